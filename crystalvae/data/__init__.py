@@ -1,0 +1,1 @@
+"""Data: readers, preparation and packed data sets. Knows nothing of models."""

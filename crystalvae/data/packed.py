@@ -1,0 +1,225 @@
+"""Packed data sets: flat, memory-mapped arrays, one gather away from a batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.errors import DataError
+from crystalvae.graph import NUM_NEIGHBORS, orbit_graph
+
+FORMAT_VERSION = 1
+MANIFEST = "dataset.json"
+
+CRYSTAL_ARRAYS = {
+    "number": np.int16,
+    "lattice_coords": np.float32,
+    "num_sites": np.int32,
+    "num_atoms": np.int32,
+    "num_primitive_atoms": np.int32,
+}
+SITE_ARRAYS = {
+    "wyckoff": np.int8,
+    "atomic_number": np.int16,
+    "frac_coords": np.float32,
+    "multiplicity": np.int16,
+    "neighbor": np.int16,
+    "distance": np.float32,
+    "direction": np.float32,
+}
+COMP_ARRAYS = {"comp_element": np.int16, "comp_count": np.int32}
+OFFSETS = ("site_offset", "comp_offset")
+
+
+def log_cholesky(lattice: np.ndarray) -> np.ndarray:
+    """Log-Cholesky coordinates of lower-triangular lattices ``(..., 3, 3)``, NumPy.
+
+    See :mod:`crystalvae.geometry.lattice`.
+    """
+    diagonal = np.diagonal(lattice, axis1=-2, axis2=-1)
+    ratios = np.stack(
+        [
+            lattice[..., 1, 0] / lattice[..., 1, 1],
+            lattice[..., 2, 0] / lattice[..., 2, 2],
+            lattice[..., 2, 1] / lattice[..., 2, 2],
+        ],
+        -1,
+    )
+    return np.concatenate([np.log(diagonal), ratios], -1)
+
+
+def cholesky_from_coords(coords: np.ndarray) -> np.ndarray:
+    """Inverse of :func:`log_cholesky` for ``(6,)``; gives ``(3, 3)``."""
+    x, y, z = np.exp(coords[:3])
+    p, q, r = coords[3:]
+    return np.array([[x, 0, 0], [p * y, y, 0], [q * z, r * z, z]], dtype=float)
+
+
+def pack(
+    crystals: Sequence[AsymmetricUnit], graphs: Sequence[tuple] | None = None
+) -> dict[str, np.ndarray]:
+    """Arrays of a data set from crystals.
+
+    Args:
+        crystals: asymmetric units.
+        graphs: their :func:`crystalvae.graph.orbit_graph`; built if None.
+
+    Returns:
+        Every array of the packed format, by name.
+    """
+    graphs = [orbit_graph(c) for c in crystals] if graphs is None else graphs
+    compositions = [list(c.composition.items()) for c in crystals]
+
+    def flat(parts: list, name: str, empty: tuple = (0,)) -> np.ndarray:
+        dtype = {**SITE_ARRAYS, **COMP_ARRAYS}[name]
+        return np.concatenate(parts).astype(dtype) if parts else np.zeros(empty, dtype)
+
+    def offset(sizes: list[int]) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    k = NUM_NEIGHBORS
+    lattices = np.array([c.lattice for c in crystals]).reshape(-1, 3, 3)
+    return {
+        "number": np.array([c.number for c in crystals], np.int16),
+        "lattice_coords": log_cholesky(lattices).astype(np.float32),
+        "num_sites": np.array([len(c.wyckoffs) for c in crystals], np.int32),
+        "num_atoms": np.array([c.num_atoms for c in crystals], np.int32),
+        "num_primitive_atoms": np.array(
+            [c.num_primitive_atoms for c in crystals], np.int32
+        ),
+        "site_offset": offset([len(c.wyckoffs) for c in crystals]),
+        "comp_offset": offset([len(c) for c in compositions]),
+        "wyckoff": flat([c.wyckoffs for c in crystals], "wyckoff"),
+        "atomic_number": flat([c.atomic_numbers for c in crystals], "atomic_number"),
+        "frac_coords": flat([c.frac_coords for c in crystals], "frac_coords", (0, 3)),
+        "multiplicity": flat([c.multiplicities for c in crystals], "multiplicity"),
+        "neighbor": flat([g[0] for g in graphs], "neighbor", (0, k)),
+        "distance": flat([g[1] for g in graphs], "distance", (0, k)),
+        "direction": flat([g[2] for g in graphs], "direction", (0, k, 3)),
+        "comp_element": np.array([z for c in compositions for z, _ in c], np.int16),
+        "comp_count": np.array([n for c in compositions for _, n in c], np.int32),
+    }
+
+
+def join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Concatenate arrays of :func:`pack`, shifting the offsets."""
+    joined = {}
+    for name in parts[0]:
+        if name in OFFSETS:
+            sizes = np.concatenate([np.diff(part[name]) for part in parts])
+            joined[name] = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        else:
+            joined[name] = np.concatenate([part[name] for part in parts])
+    return joined
+
+
+def write_packed(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    material_ids: Sequence[str],
+    properties: dict[str, np.ndarray],
+    info: dict | None = None,
+) -> None:
+    """Write a packed data set; the directory appears whole or not at all.
+
+    Args:
+        path: directory to make; replaced if it exists.
+        arrays: of :func:`pack`.
+        material_ids: one a crystal.
+        properties: float columns, NaN where absent.
+        info: more for ``dataset.json``.
+    """
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, value in arrays.items():
+        np.save(partial / f"{name}.npy", value)
+    np.savez(partial / "properties.npz", **properties)
+    ids = "\n".join(text.replace("\n", " ") for text in material_ids)
+    (partial / "material_ids.txt").write_text(ids, encoding="utf-8")
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "num_crystals": len(material_ids),
+        "num_sites": int(arrays["site_offset"][-1]),
+        "properties": sorted(properties),
+        **(info or {}),
+    }
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    if path.exists():
+        shutil.rmtree(path)
+    os.replace(partial, path)
+
+
+class PackedDataset:
+    """A packed data set on disk; arrays are memory-mapped attributes.
+
+    Per crystal: ``number``, ``lattice_coords`` ``(M, 6)``, ``num_sites``,
+    ``num_atoms`` (conventional cell), ``num_primitive_atoms``, ``site_offset`` and
+    ``comp_offset`` ``(M + 1,)``. Per site: ``wyckoff``, ``atomic_number``,
+    ``frac_coords``, ``multiplicity`` and the orbit graph ``neighbor``, ``distance``
+    (Å), ``direction``. Per element of a composition: ``comp_element`` and
+    ``comp_count`` (primitive cell).
+
+    Args:
+        path: directory made by ``crystalvae prepare``.
+
+    Raises:
+        DataError: missing, truncated or of another format.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        try:
+            text = (self.path / MANIFEST).read_text(encoding="utf-8")
+            self.info = json.loads(text)
+            version = int(self.info["format_version"])
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"{self.path} is no packed data set ({error}); make one with "
+                "`crystalvae prepare INPUT -o DATASET`"
+            ) from error
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{self.path} has format {version}, not {FORMAT_VERSION}; prepare it "
+                "again with this version"
+            )
+        names = [*CRYSTAL_ARRAYS, *SITE_ARRAYS, *COMP_ARRAYS, *OFFSETS]
+        try:
+            for name in names:
+                array = np.load(self.path / f"{name}.npy", mmap_mode="r")
+                setattr(self, name, array)
+            with np.load(self.path / "properties.npz") as columns:
+                self.properties = {name: columns[name] for name in columns.files}
+            ids = (self.path / "material_ids.txt").read_text(encoding="utf-8")
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(
+                f"{self.path} is truncated ({error}); prepare it again"
+            ) from error
+        self.material_ids = ids.split("\n") if ids else []
+        expected = self.info["num_crystals"]
+        ends = (len(self.site_offset) - 1, len(self.number), len(self.material_ids))
+        if any(end != expected for end in ends):
+            raise DataError(f"{self.path} is inconsistent; prepare it again")
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def __getitem__(self, index: int) -> AsymmetricUnit:
+        """The crystal at ``index``."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{index} is out of range for {len(self)} crystals")
+        index = index % len(self)
+        rows = slice(self.site_offset[index], self.site_offset[index + 1])
+        return AsymmetricUnit(
+            number=int(self.number[index]),
+            lattice=cholesky_from_coords(self.lattice_coords[index].astype(float)),
+            wyckoffs=self.wyckoff[rows].astype(np.int64),
+            atomic_numbers=self.atomic_number[rows].astype(np.int64),
+            frac_coords=self.frac_coords[rows].astype(float),
+        )

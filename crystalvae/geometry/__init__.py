@@ -1,0 +1,1 @@
+"""Lattices and tori in pure torch, any leading batch shape, float32 and float64."""

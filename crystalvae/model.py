@@ -1,0 +1,207 @@
+"""CrystalVAE: encoder, latent space and decoder as one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from crystalvae.batch import CrystalBatch, CrystalStore
+from crystalvae.decoder import PARTS, Decoder, DecoderConfig
+from crystalvae.encoders import ENCODERS, build_encoder, orbit_data
+from crystalvae.errors import ConfigError
+from crystalvae.latent import LatentConfig, Posterior, PosteriorHead
+from crystalvae.nn.wyckoff import WyckoffTables
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which encoder of :data:`crystalvae.encoders.ENCODERS`, and its options."""
+
+    name: str = "moment"
+    """Name in the table."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Fields of that encoder's own config."""
+
+    def __post_init__(self) -> None:
+        if self.name not in ENCODERS:
+            raise ConfigError(
+                f"unknown encoder {self.name!r}; known are {', '.join(ENCODERS)}"
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that defines the shape of a model."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The encoder."""
+    latent: LatentConfig = field(default_factory=LatentConfig)
+    """The latent space."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """The decoder."""
+
+
+@dataclass
+class Objective:
+    """What one batch costs, every term in nats per crystal, ``(B,)``."""
+
+    parts: dict[str, Tensor]
+    """Distortion by part of the crystal."""
+    kl: Tensor
+    """Rate."""
+    posterior: Posterior
+    """The posterior that was sampled."""
+
+    @property
+    def distortion(self) -> Tensor:
+        """Sum of the parts, ``(B,)``."""
+        return torch.stack([self.parts[part] for part in PARTS]).sum(0)
+
+
+class CrystalVAE(nn.Module):
+    """A β-VAE over crystals whose β is an argument.
+
+    Args:
+        config: the shape of the model.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.tables = WyckoffTables()
+        encoder_config_type = ENCODERS[config.encoder.name][0]
+        try:
+            encoder_config = encoder_config_type(**config.encoder.options)
+        except TypeError as error:
+            raise ConfigError(f"encoder {config.encoder.name!r}: {error}") from error
+        self.encoder = build_encoder(config.encoder.name, encoder_config, self.tables)
+        self.posterior = PosteriorHead(
+            config.latent, self.tables, self.encoder.out_dim
+        )
+        self.decoder = Decoder(config.decoder, config.latent, self.tables)
+        self.card: dict[str, Any] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def beta_tensor(self, beta: float | Tensor | None, size: int) -> Tensor:
+        """β of each crystal, ``(size,)``; None is the smallest of the trained range."""
+        if beta is None:
+            beta = self.config.latent.beta_min
+        if not isinstance(beta, Tensor):
+            beta = torch.full((size,), float(beta))
+        return beta.to(self.device)
+
+    def encode_batch(self, batch: CrystalBatch, beta: Tensor) -> Posterior:
+        """q(z | crystal, β) of a batch on the model's device."""
+        return self.posterior(self.encoder(orbit_data(batch)), batch, beta)
+
+    def forward(
+        self,
+        batch: CrystalBatch,
+        beta: Tensor,
+        generator: torch.Generator | None = None,
+        mean: bool = False,
+    ) -> Objective:
+        """Encode, draw z (or take the mean) and score the batch.
+
+        Args:
+            batch: the crystals.
+            beta: β of each ``(B,)``.
+            generator: source of the noise.
+            mean: use the posterior's mean instead of a draw.
+        """
+        posterior = self.encode_batch(batch, beta)
+        z = posterior.mu if mean else posterior.sample(generator)
+        return Objective(self.decoder(batch, z, beta), posterior.kl(), posterior)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        crystals: Sequence[AsymmetricUnit],
+        beta: float | None = None,
+        batch_size: int = 512,
+    ) -> Posterior:
+        """Posterior of crystals.
+
+        Args:
+            crystals: asymmetric units in canonical form.
+            beta: the knob; None keeps most detail.
+            batch_size: crystals at a time.
+
+        Returns:
+            Mean and log-variance, ``(len(crystals), D)`` each.
+        """
+        store = CrystalStore.from_crystals(crystals).to(self.device)
+        return self.encode_store(store, beta, batch_size)
+
+    @torch.no_grad()
+    def encode_store(
+        self, store: CrystalStore, beta: float | None = None, batch_size: int = 512
+    ) -> Posterior:
+        """Posterior of all crystals in a store, as :meth:`encode`."""
+        found = []
+        for index in torch.arange(len(store)).split(batch_size):
+            batch = store.batch(index).to(self.device)
+            found.append(self.encode_batch(batch, self.beta_tensor(beta, len(index))))
+        return Posterior(
+            torch.cat([p.mu for p in found]), torch.cat([p.logvar for p in found])
+        )
+
+    @torch.no_grad()
+    def log_prob(
+        self,
+        crystals: Sequence[AsymmetricUnit],
+        z: Tensor,
+        beta: float | None = None,
+    ) -> dict[str, Tensor]:
+        """log p(crystal | z) in nats by part, each ``(len(crystals),)``, and ``total``."""
+        batch = CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
+        losses = self.decoder(
+            batch.to(self.device),
+            z.to(self.device),
+            self.beta_tensor(beta, len(crystals)),
+        )
+        parts = {part: -loss for part, loss in losses.items()}
+        return {**parts, "total": torch.stack(list(parts.values())).sum(0)}
+
+    def decode(self, z: Tensor, **options: Any) -> list[AsymmetricUnit | None]:
+        """Decode latent vectors ``(B, D)``; None where a crystal was not completed.
+
+        Options are those of :func:`crystalvae.generation.generate`; the default is
+        greedy decoding at the smallest β.
+        """
+        from crystalvae.generation import generate
+
+        return generate(self, z, **options).crystals()
+
+    def sample(self, num: int, *, seed: int = 0, **options: Any) -> list[AsymmetricUnit]:
+        """Draw ``num`` complete crystals; see :func:`crystalvae.design.sample`."""
+        from crystalvae.design.sample import draw
+
+        return draw(self, num, seed=seed, **options)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` (16 bit) to a directory."""
+        from crystalvae.pretrained import save_model
+
+        save_model(self, Path(directory))
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str | torch.device | None = None
+    ) -> CrystalVAE:
+        """Load a shipped model by name, or any model from its directory."""
+        from crystalvae.pretrained import load_model
+
+        return load_model(name, device)

@@ -1,0 +1,1 @@
+"""Parts that encoders, heads and the decoder share."""

@@ -1,0 +1,70 @@
+"""Small building blocks: perceptron, radial basis, Fourier features on the torus."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
+    """One hidden layer with SiLU."""
+    return nn.Sequential(
+        nn.Linear(in_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, out_dim)
+    )
+
+
+class TorusFourier(nn.Module):
+    """Fourier features of fractional coordinates, ``sin`` and ``cos`` of 2πkx.
+
+    Periodic by construction: x and x + 1 have the same features.
+
+    Args:
+        num_frequencies: number of integer frequencies k = 1, 2, ...
+    """
+
+    def __init__(self, num_frequencies: int = 8):
+        super().__init__()
+        frequencies = 2 * math.pi * torch.arange(1, num_frequencies + 1)
+        self.register_buffer("frequencies", frequencies.float(), persistent=False)
+        self.dim = 2 * num_frequencies
+
+    def forward(self, coords: Tensor) -> Tensor:
+        """Map ``(..., n)`` dimensionless coordinates to ``(..., n * dim)``."""
+        phase = coords[..., None] * self.frequencies
+        return torch.cat([phase.sin(), phase.cos()], -1).flatten(-2)
+
+
+class RadialBasis(nn.Module):
+    """Gaussians on a distance, with the smooth cutoff that makes k-NN graphs exact.
+
+    A k-nearest-neighbour list cuts through a shell of equidistant neighbours at
+    random. Here the cutoff of a site is the distance of its last listed neighbour,
+    where the envelope ½(cos(πd/d_cut) + 1) has value and slope zero: whichever members
+    of the last shell are listed, they do not count.
+
+    Args:
+        num_basis: number of Gaussians.
+        cutoff: largest distance that counts, in Å.
+    """
+
+    def __init__(self, num_basis: int = 32, cutoff: float = 8.0):
+        super().__init__()
+        centres = torch.linspace(0.5, cutoff, num_basis)
+        self.register_buffer("centres", centres, persistent=False)
+        self.width = 1.2 * float(centres[1] - centres[0])
+        self.cutoff = cutoff
+        self.dim = num_basis
+
+    def forward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Expand sorted neighbour distances.
+
+        Args:
+            distance: distances in Å, ascending along the last axis, ``(N, K)``.
+
+        Returns:
+            Basis values ``(N, K, num_basis)`` and envelope ``(N, K, 1)``.
+        """
+        basis = torch.exp(-(((distance[..., None] - self.centres) / self.width) ** 2))
+        cut = distance[..., -1:].clamp(max=self.cutoff)
+        ratio = (distance / cut).clamp(max=1.0)
+        return basis, (0.5 * (torch.cos(math.pi * ratio) + 1))[..., None]

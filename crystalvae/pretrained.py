@@ -1,0 +1,135 @@
+"""Models as directories: ``config.json`` and ``model.safetensors``, nothing pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from crystalvae.config import from_dict
+from crystalvae.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from crystalvae.model import CrystalVAE
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names and directories of the models that come with the package."""
+    root = Path(str(resources.files("crystalvae"))) / "weights"
+    if not root.is_dir():
+        return {}
+    found = sorted(path for path in root.iterdir() if (path / CONFIG_FILE).is_file())
+    return {path.name: path for path in found}
+
+
+def find_model(name: str | Path) -> Path:
+    """Directory of a model: an existing directory wins, else a shipped name.
+
+    Raises:
+        CheckpointError: neither; the message lists the shipped names.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path
+    shipped = shipped_models()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    close = difflib.get_close_matches(str(name), shipped, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    raise CheckpointError(
+        f"no model {str(name)!r}: it is no directory and no shipped name "
+        f"({', '.join(shipped) or 'none are shipped'}){hint}"
+    )
+
+
+def save_model(model: CrystalVAE, directory: Path) -> None:
+    """Write a model's directory atomically, weights in bfloat16 where they are real."""
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: value.detach().cpu().to(torch.bfloat16).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    config = {
+        "class": "CrystalVAE",
+        "format_version": FORMAT_VERSION,
+        "model": dataclasses.asdict(model.config),
+        "card": model.card,
+    }
+    partial = directory / (WEIGHTS_FILE + ".partial")
+    save_file(weights, partial)
+    text = json.dumps(config, indent=1)
+    partial_config = directory / (CONFIG_FILE + ".partial")
+    partial_config.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, directory / WEIGHTS_FILE)
+    os.replace(partial_config, directory / CONFIG_FILE)
+
+
+def load_model(name: str | Path, device: str | torch.device | None = None) -> CrystalVAE:
+    """Load a model in eval mode.
+
+    Args:
+        name: a directory, or a shipped name.
+        device: where to put it; None is CUDA if there is one, else the CPU.
+
+    Raises:
+        CheckpointError: missing, truncated, or of a newer format.
+    """
+    from crystalvae.model import CrystalVAE, ModelConfig
+
+    directory = find_model(name)
+    try:
+        content = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+        version = int(content["format_version"])
+        values = content["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{directory / CONFIG_FILE} is missing or damaged ({error}); copy the model "
+            "again"
+        ) from error
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{directory} has format {version}, this version reads up to "
+            f"{FORMAT_VERSION}; upgrade crystalvae"
+        )
+    try:
+        config = from_dict(ModelConfig, values)
+    except ConfigError as error:
+        raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from error
+    model = CrystalVAE(config)
+    try:
+        weights = load_file(directory / WEIGHTS_FILE)
+        model.load_state_dict({n: v.float() for n, v in weights.items()}, strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{directory / WEIGHTS_FILE} is missing, truncated or does not fit its "
+            f"config ({reason}); copy the model again"
+        ) from error
+    model.card = content.get("card", {})
+    return model.to(resolve_device(device)).eval()
+
+
+def resolve_device(device: str | torch.device | None = None) -> torch.device:
+    """CUDA if there is one and nothing was asked for, else what was asked for.
+
+    Raises:
+        CheckpointError: CUDA was asked for and is absent.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("device cuda was asked for, but torch finds no GPU")
+    return device

@@ -1,0 +1,1 @@
+"""Space groups: tables, standardisation, canonical form, completion."""

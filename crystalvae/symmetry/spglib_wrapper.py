@@ -1,0 +1,63 @@
+"""The one place that calls spglib's search, so that its failures have one form."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("SPGLIB_WARNING", "OFF")
+
+import spglib  # noqa: E402
+
+from crystalvae.errors import InvalidStructureError  # noqa: E402
+
+
+def symmetry_dataset(
+    lattice: np.ndarray,
+    frac_coords: np.ndarray,
+    atomic_numbers: np.ndarray,
+    symprec: float,
+    hall_number: int = 0,
+) -> Any:
+    """Run spglib's symmetry search.
+
+    Args:
+        lattice: rows are lattice vectors in Å, ``(3, 3)``.
+        frac_coords: ``(N, 3)``.
+        atomic_numbers: ``(N,)``.
+        symprec: distance tolerance in Å.
+        hall_number: setting to standardise to; 0 is spglib's default.
+
+    Returns:
+        spglib's ``SpglibDataset``.
+
+    Raises:
+        InvalidStructureError: spglib returned None or raised, by its version.
+    """
+    cell = (lattice, frac_coords, atomic_numbers)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found = spglib.get_symmetry_dataset(
+                cell, symprec=symprec, hall_number=int(hall_number)
+            )
+    except Exception as error:
+        raise InvalidStructureError(f"spglib failed: {error}") from error
+    if found is None:
+        raise InvalidStructureError(
+            f"spglib finds no symmetry at symprec {symprec} Å; atoms may overlap"
+        )
+    return found
+
+
+def space_group_number(
+    lattice: np.ndarray,
+    frac_coords: np.ndarray,
+    atomic_numbers: np.ndarray,
+    symprec: float = 0.1,
+) -> int:
+    """Space-group number that spglib finds; see :func:`symmetry_dataset`."""
+    return int(symmetry_dataset(lattice, frac_coords, atomic_numbers, symprec).number)

@@ -1,0 +1,81 @@
+"""What a training run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from crystalvae.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """A packed data set, or the part of it that obeys upper limits."""
+
+    path: str = ""
+    """Directory made by ``crystalvae prepare``, relative to the config file."""
+    at_most: dict[str, float] = field(default_factory=dict)
+    """Property name → largest value that is kept; entries without it are dropped."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where crystals come from."""
+
+    train: list[Source] = field(default_factory=list)
+    """Sets to train on, put together."""
+    val: list[Source] = field(default_factory=list)
+    """Sets to validate on."""
+    max_val: int = 1024
+    """At most so many validation crystals, the first of a fixed shuffle."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train."""
+
+    epochs: int = 30
+    """Passes over the training crystals."""
+    batch_size: int = 192
+    """Crystals in a step."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule: linear warm-up, then cosine."""
+    final_share: float = 0.02
+    """Learning rate at the end, as a share of the peak."""
+    warmup_steps: int = 300
+    """Steps of the linear warm-up."""
+    weight_decay: float = 0.02
+    """AdamW's decoupled weight decay, on matrices only."""
+    clip: float = 2.0
+    """Largest gradient norm."""
+    distance_noise: float = 0.02
+    """Standard deviation of the noise on the encoder's distances, Å."""
+    beta_min_share: float = 0.3
+    """Share of crystals trained at the smallest β; others are drawn log-uniformly."""
+    free_bits: float = 0.0
+    """Nats of a latent dimension that cost nothing."""
+    anneal_steps: int = 0
+    """Steps over which β rises linearly from 0 to its value."""
+    bucket: int = 40
+    """Batches that are sorted by length together; larger wastes less padding."""
+    precision: str = "bf16-mixed"
+    """Lightning Fabric's precision: ``32-true`` or ``bf16-mixed``."""
+    devices: int = 1
+    """Devices of the accelerator."""
+    seed: int = 0
+    """Everything random follows from it."""
+    save_every: int = 500
+    """Steps between resumable checkpoints."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run: data, model and training."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Data sets."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The model."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The optimisation."""
+    init: str | None = None
+    """Shipped name or directory of a model whose weights are the start."""

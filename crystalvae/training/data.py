@@ -1,0 +1,98 @@
+"""Training crystals in memory, and the order in which they are met."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crystalvae.batch import CrystalStore
+from crystalvae.data.packed import PackedDataset
+from crystalvae.decoder import DecoderConfig
+from crystalvae.errors import ConfigError
+from crystalvae.training.config import Source
+
+
+def load_store(
+    sources: list[Source], root: Path, limits: DecoderConfig
+) -> tuple[CrystalStore, int]:
+    """Put data sets together, leaving out what the model cannot emit.
+
+    Args:
+        sources: data sets.
+        root: directory that their paths are relative to.
+        limits: largest crystals of the decoder.
+
+    Returns:
+        The crystals, and how many were left out for their size.
+
+    Raises:
+        ConfigError: nothing is left.
+    """
+    stores, dropped = [], 0
+    for source in sources:
+        dataset = PackedDataset(root / source.path)
+        keep = np.ones(len(dataset), bool)
+        for name, limit in source.at_most.items():
+            if name not in dataset.properties:
+                raise ConfigError(f"{source.path} has no property {name!r}")
+            keep &= np.nan_to_num(dataset.properties[name], nan=np.inf) <= limit
+        fits = np.diff(dataset.site_offset) <= limits.max_sites
+        fits &= np.diff(dataset.comp_offset) <= limits.max_elements
+        largest = np.maximum.reduceat(dataset.comp_count, dataset.comp_offset[:-1])
+        fits &= largest <= limits.max_count
+        dropped += int((keep & ~fits).sum())
+        stores.append(CrystalStore.from_packed(dataset, np.flatnonzero(keep & fits)))
+    if not stores or not sum(len(store) for store in stores):
+        raise ConfigError("no crystals to load: name packed data sets in [data]")
+    return join_stores(stores), dropped
+
+
+def join_stores(stores: list[CrystalStore]) -> CrystalStore:
+    """Concatenate stores."""
+
+    def offsets(name: str) -> Tensor:
+        sizes = torch.cat([getattr(store, name).diff() for store in stores])
+        return torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
+
+    first = stores[0]
+    return CrystalStore(
+        number=torch.cat([s.number for s in stores]),
+        lattice_coords=torch.cat([s.lattice_coords for s in stores]),
+        num_atoms=torch.cat([s.num_atoms for s in stores]),
+        site_offset=offsets("site_offset"),
+        comp_offset=offsets("comp_offset"),
+        sites={n: torch.cat([s.sites[n] for s in stores]) for n in first.sites},
+        comps={n: torch.cat([s.comps[n] for s in stores]) for n in first.comps},
+    )
+
+
+def epoch_batches(
+    num_sites: Tensor, batch_size: int, bucket: int, seed: int, epoch: int
+) -> list[Tensor]:
+    """Index batches of one epoch: shuffled, similar lengths together.
+
+    Args:
+        num_sites: sites of every crystal ``(M,)``.
+        batch_size: crystals in a batch.
+        bucket: batches sorted by length together.
+        seed: of the run.
+        epoch: number of the epoch; with the seed it decides the order.
+
+    Returns:
+        Index tensors; a last incomplete batch is left out if there are others.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(num_sites))
+    sizes = num_sites.cpu().numpy()
+    batches = []
+    for start in range(0, len(order), batch_size * bucket):
+        chunk = order[start : start + batch_size * bucket]
+        chunk = chunk[np.argsort(sizes[chunk], kind="stable")]
+        batches += [
+            chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)
+        ]
+    full = [batch for batch in batches if len(batch) == batch_size] or batches
+    return [torch.from_numpy(full[i]) for i in rng.permutation(len(full))]

@@ -1,0 +1,342 @@
+"""The training loop: resumable at any step, identical after resuming."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from crystalvae.batch import CrystalBatch
+from crystalvae.decoder import PARTS
+from crystalvae.errors import CheckpointError, ConfigError, DataError
+from crystalvae.model import CrystalVAE
+from crystalvae.training.config import RunConfig
+from crystalvae.training.data import epoch_batches, load_store
+from crystalvae.training.validation import validate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    """Optimiser steps done."""
+    best: float = math.inf
+    """Smallest validation loss so far."""
+    seconds: float = 0.0
+    """Time spent training."""
+
+
+class Trainer:
+    """Train a :class:`CrystalVAE` as a config says.
+
+    Args:
+        config: the run.
+        root: directory that data paths are relative to.
+        output: directory for checkpoints, ``metrics.csv`` and the plot.
+        accelerator: Fabric's accelerator: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    def __init__(
+        self, config: RunConfig, root: Path, output: Path, accelerator: str = "auto"
+    ):
+        self.config = config
+        self.output = output
+        options = config.training
+        self.fabric = Fabric(
+            accelerator=accelerator,
+            devices=options.devices,
+            precision=options.precision,
+        )
+        self.fabric.launch()
+        torch.manual_seed(options.seed)
+        self.train_store, self.dropped = load_store(
+            config.data.train, root, config.model.decoder
+        )
+        self.val_store, _ = load_store(config.data.val, root, config.model.decoder)
+        if config.init is not None:
+            model = CrystalVAE.from_pretrained(config.init)
+            if model.config != config.model:
+                raise ConfigError(f"[model] differs from the model in {config.init}")
+            model.train()
+        else:
+            model = CrystalVAE(config.model)
+        device = self.fabric.device
+        self.train_store = self.train_store.to(device)
+        self.val_store = self.val_store.to(device)
+        self.model, self.optimizer = self.fabric.setup(model, self._optimizer(model))
+        self.progress = Progress()
+
+    def _optimizer(self, model: CrystalVAE) -> torch.optim.Optimizer:
+        options = self.config.training
+        matrices = [p for p in model.parameters() if p.dim() > 1]
+        vectors = [p for p in model.parameters() if p.dim() <= 1]
+        return torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": options.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=options.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+
+    def rate_at(self, step: int, total: int) -> float:
+        """Learning rate of a step: linear warm-up, then cosine."""
+        options = self.config.training
+        warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
+        wave = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+        share = options.final_share + (1 - options.final_share) * wave
+        return options.learning_rate * warm * share
+
+    def draw_beta(self, size: int, generator: torch.Generator) -> Tensor:
+        """β of each crystal of a batch ``(size,)``: the smallest, or log-uniform."""
+        latent, options = self.config.model.latent, self.config.training
+        low, high = math.log(latent.beta_min), math.log(latent.beta_max)
+        beta = torch.exp(low + (high - low) * torch.rand(size, generator=generator))
+        at_min = torch.rand(size, generator=generator) < options.beta_min_share
+        return torch.where(at_min, torch.full_like(beta, latent.beta_min), beta)
+
+    def _step(self, batch: CrystalBatch, step: int) -> dict[str, Tensor]:
+        options = self.config.training
+        generator = torch.Generator().manual_seed(
+            (options.seed * 1_000_003 + step) * 64 + self.fabric.global_rank
+        )
+        noise = torch.randn(batch.distance.shape, generator=generator)
+        noisy = batch.distance + options.distance_noise * noise.to(batch.distance)
+        batch = dataclasses.replace(batch, distance=noisy.cummax(-1).values)
+        beta = self.draw_beta(len(batch), generator).to(noisy.device)
+        objective = self.model(batch, beta, generator)
+        weight = beta
+        if options.anneal_steps:
+            weight = beta * min(1.0, (step + 1) / options.anneal_steps)
+        kl = objective.posterior.kl(options.free_bits)
+        loss = (objective.distortion + weight * kl).mean()
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=options.clip, error_if_nonfinite=False
+        )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = {part: value.detach().mean() for part, value in objective.parts.items()}
+        return {"loss": loss.detach(), **terms, "kl": objective.kl.detach().mean()}
+
+    def fit(self, *, progress: bool = False, resume: bool = False) -> Path:
+        """Train to the end of the last epoch.
+
+        Args:
+            progress: show a bar on stderr.
+            resume: go on from ``last.pt`` in the output directory if there is one.
+
+        Returns:
+            Directory of the best model.
+
+        Raises:
+            CheckpointError: ``last.pt`` is truncated or of another config.
+            DataError: the output directory holds another run.
+        """
+        options = self.config.training
+        self.output.mkdir(parents=True, exist_ok=True)
+        last = self.output / "last.pt"
+        if resume and last.exists():
+            self._load(last)
+        elif last.exists():
+            raise DataError(
+                f"{self.output} already holds a run; add --resume to go on with it, or "
+                "choose another directory"
+            )
+        if self.fabric.is_global_zero:
+            _write_atomically(
+                self.output / "config.json",
+                json.dumps(dataclasses.asdict(self.config), indent=1).encode(),
+            )
+        world = self.fabric.world_size
+        per_epoch = len(self._batches(0))
+        total = per_epoch * options.epochs
+        bar = tqdm(
+            total=total,
+            initial=self.progress.step,
+            disable=None if progress else True,
+            unit="step",
+        )
+        start = self.progress.step
+        began = time.perf_counter() - self.progress.seconds
+        sums: dict[str, Tensor] = {}
+        window, crystals = time.perf_counter(), 0
+        for epoch in range(start // per_epoch, options.epochs):
+            batches = self._batches(epoch)
+            self.model.train()
+            for index in batches[self.progress.step - epoch * per_epoch :]:
+                step = self.progress.step
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.rate_at(step, total)
+                terms = self._step(self.train_store.batch(index), step)
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0) + value
+                crystals += len(index) * world
+                self.progress.step += 1
+                self.progress.seconds = time.perf_counter() - began
+                bar.update()
+                if self.progress.step % 20 == 0:
+                    loss = float(terms["loss"])
+                    if not math.isfinite(loss):
+                        raise CheckpointError(
+                            f"the loss became {loss} at step {self.progress.step}; "
+                            "lower training.learning_rate and resume"
+                        )
+                    speed = crystals / (time.perf_counter() - window)
+                    kl = float(terms["kl"])
+                    bar.set_postfix_str(f"loss {loss:.2f} kl {kl:.1f} {speed:.0f}/s")
+                if self.progress.step % options.save_every == 0:
+                    self._save(last)
+            count = max(1, crystals // world // options.batch_size)
+            mean = {name: float(value) / count for name, value in sums.items()}
+            speed = crystals / (time.perf_counter() - window)
+            self._end_of_epoch(epoch, mean, speed)
+            self._save(last)
+            sums, window, crystals = {}, time.perf_counter(), 0
+        bar.close()
+        if self.fabric.is_global_zero:
+            from crystalvae.training.plots import plot_curves
+
+            plot_curves(self.output / "metrics.csv", self.output / "curves.png")
+        return self.output / "best"
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        options = self.config.training
+        batches = epoch_batches(
+            self.train_store.num_sites,
+            options.batch_size,
+            options.bucket,
+            options.seed,
+            epoch,
+        )
+        world, rank = self.fabric.world_size, self.fabric.global_rank
+        usable = max(1, len(batches) // world) * world
+        return batches[:usable][rank::world] or batches[:1]
+
+    def _end_of_epoch(self, epoch: int, mean: dict[str, float], speed: float) -> None:
+        report = validate(
+            self.model.module, self.fabric, self.val_store, self.config.data.max_val
+        )
+        row = {
+            "epoch": epoch + 1,
+            "step": self.progress.step,
+            "minutes": round(self.progress.seconds / 60, 2),
+            "crystals_per_second": round(speed, 1),
+            **{f"train_{name}": round(value, 4) for name, value in mean.items()},
+            **{name: round(value, 4) for name, value in report.items()},
+        }
+        if not self.fabric.is_global_zero:
+            return
+        _append_row(self.output / "metrics.csv", row)
+        logger.info(
+            "epoch %d: train %.3f, val %.3f, rate %.1f nats, %d active units, %.0f/s",
+            epoch + 1,
+            row.get("train_loss", math.nan),
+            report["val_loss"],
+            report["val_kl_low"],
+            report["active_units"],
+            speed,
+        )
+        if report["active_units"] < 4:
+            logger.warning(
+                "posterior collapse: only %d latent dimensions are active at the "
+                "smallest β; lower latent.beta_min or anneal",
+                report["active_units"],
+            )
+        if report["val_loss"] < self.progress.best:
+            self.progress.best = report["val_loss"]
+            model = self.model.module
+            model.card = {
+                "epoch": epoch + 1,
+                "step": self.progress.step,
+                "minutes": row["minutes"],
+                "validation": report,
+                "parts": list(PARTS),
+                "run": dataclasses.asdict(self.config),
+            }
+            model.save_pretrained(self.output / "best")
+
+    def _save(self, path: Path) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        state = {
+            "model": self.model.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": dataclasses.asdict(self.progress),
+            "config": json.dumps(dataclasses.asdict(self.config)),
+        }
+        partial = path.with_suffix(".partial")
+        try:
+            torch.save(state, partial)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"cannot write {path} ({error}); free some disk space and --resume: "
+                "the checkpoint before is intact"
+            ) from error
+        os.replace(partial, path)
+
+    def _load(self, path: Path) -> None:
+        try:
+            state = torch.load(
+                path, map_location=self.fabric.device, weights_only=True
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"{path} is truncated or no checkpoint ({type(error).__name__}); delete "
+                "it to start again, or restore a copy"
+            ) from error
+        if json.loads(state["config"]) != json.loads(
+            json.dumps(dataclasses.asdict(self.config))
+        ):
+            raise CheckpointError(
+                f"{path} was made with another config; use that one (config.json beside "
+                "it) or another output directory"
+            )
+        self.model.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        _truncate_rows(path.with_name("metrics.csv"), self.progress.step)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _append_row(path: Path, row: dict[str, float]) -> None:
+    fresh = not path.exists() or path.stat().st_size == 0
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if fresh:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _truncate_rows(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        names = reader.fieldnames or []
+        rows = [row for row in reader if int(row["step"]) <= step]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
