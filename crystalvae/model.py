@@ -16,6 +16,7 @@ from crystalvae.encoders import ENCODERS, build_encoder, orbit_data
 from crystalvae.errors import ConfigError
 from crystalvae.latent import LatentConfig, Posterior, PosteriorHead
 from crystalvae.nn.wyckoff import WyckoffTables
+from crystalvae.prior import LatentFlow, PriorConfig
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -47,6 +48,8 @@ class ModelConfig:
     """The latent space."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     """The decoder."""
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    """The prior from which latents are drawn."""
 
 
 @dataclass
@@ -87,6 +90,11 @@ class CrystalVAE(nn.Module):
             config.latent, self.tables, self.encoder.out_dim
         )
         self.decoder = Decoder(config.decoder, config.latent, self.tables)
+        self.prior = (
+            LatentFlow(config.prior, config.latent)
+            if config.prior.name == "flow"
+            else None
+        )
         self.card: dict[str, Any] = {}
 
     @property
@@ -124,6 +132,36 @@ class CrystalVAE(nn.Module):
         posterior = self.encode_batch(batch, beta)
         z = posterior.mu if mean else posterior.sample(generator)
         return Objective(self.decoder(batch, z, beta), posterior.kl(), posterior)
+
+    @torch.no_grad()
+    def prior_sample(
+        self,
+        num: int,
+        *,
+        beta: float | None = None,
+        generator: torch.Generator | None = None,
+        prior: str | None = None,
+    ) -> Tensor:
+        """Draw latent vectors from the prior, ``(num, D)``.
+
+        Args:
+            num: how many.
+            beta: the knob; None is the largest of the trained range.
+            generator: source of the noise, on the CPU.
+            prior: ``gaussian`` or ``flow``; None is the model's own.
+
+        Raises:
+            ConfigError: the model carries no flow.
+        """
+        noise = torch.randn(num, self.config.latent.dim, generator=generator)
+        noise = noise.to(self.device)
+        name = prior or self.config.prior.name
+        if name == "gaussian":
+            return noise
+        if self.prior is None:
+            raise ConfigError("this model carries no learned prior; use gaussian")
+        beta = self.config.latent.beta_max if beta is None else beta
+        return self.prior.transport(noise, self.beta_tensor(beta, num))
 
     @torch.no_grad()
     def encode(

@@ -32,6 +32,8 @@ class SamplingOptions:
     """Nucleus of the categorical choices."""
     attempts: int = 10
     """Redraws of a site that collides, before it is given up."""
+    restarts: int = 3
+    """Times that a crystal in which a site was given up is decoded anew from its z."""
     min_distance: float = 0.7
     """Shortest distance allowed while placing, Å."""
     radius_share: float = 0.6
@@ -82,6 +84,11 @@ class Generated:
     def __len__(self) -> int:
         return len(self.number)
 
+    def replace(self, rows: Tensor, other: Generated) -> None:
+        """Overwrite ``rows`` by the crystals of ``other``."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[rows] = getattr(other, name)
+
     def crystals(self) -> list[AsymmetricUnit | None]:
         """As asymmetric units; None for an incomplete crystal."""
         from crystalvae.crystal import AsymmetricUnit
@@ -126,18 +133,24 @@ def generate(
         constraints: what must hold.
         generator: source of randomness, on the CPU.
     """
-    decoding = _Decoding(
-        model,
-        z.to(model.device),
-        model.beta_tensor(beta, len(z)),
-        options or SamplingOptions(),
-        constraints or Constraints(),
-        generator,
-    )
-    decoding.compositions()
-    decoding.groups()
-    decoding.lattices()
-    return decoding.sites()
+    z = z.to(model.device)
+    beta = model.beta_tensor(beta, len(z))
+    options, constraints = options or SamplingOptions(), constraints or Constraints()
+
+    def decode(rows: Tensor, how: SamplingOptions) -> Generated:
+        decoding = _Decoding(model, z[rows], beta[rows], how, constraints, generator)
+        decoding.compositions()
+        decoding.groups()
+        decoding.lattices()
+        return decoding.sites()
+
+    found = decode(torch.arange(len(z), device=z.device), options)
+    for _ in range(options.restarts if options.temperature > 0 else 0):
+        rows = (found.collides | ~found.complete).nonzero().squeeze(1)
+        if not len(rows):
+            break
+        found.replace(rows, decode(rows, options))
+    return found
 
 
 class _Decoding:
@@ -374,9 +387,12 @@ class _Decoding:
         letter_logits = self.decoder.wyckoff_head.logits(
             self.state[:, None], self.z[rows], keys[rows], allowed[:, None]
         )[:, 0]
+        banned = torch.zeros_like(allowed)
         pending = torch.arange(count, device=self.device)
         for attempt in range(self.options.attempts + 1):
-            self._draw_site(pending, rows, previous, before, letter_logits, table, site)
+            self._draw_site(
+                pending, rows, previous, before, letter_logits, banned, table, site
+            )
             orbit, mask = expand_orbits(
                 number[pending], site.letter[pending], site.coords[pending]
             )
@@ -394,16 +410,12 @@ class _Decoding:
             if not len(pending):
                 break
             stiff = self.tables.dof[number[pending], site.letter[pending]] == 0
-            self._ban(letter_logits, pending[stiff], site.letter[pending[stiff]])
+            if attempt >= self.options.attempts // 2:
+                stiff = torch.ones_like(stiff)
+            banned[pending[stiff], site.letter[pending[stiff]]] = True
         need = self.tables.multiplicity[number, site.letter].float()
         self.remaining[rows, site.species] -= need
         return site
-
-    @staticmethod
-    def _ban(logits: Tensor, rows: Tensor, letter: Tensor) -> None:
-        """Forbid a letter unless it is the last one left."""
-        others = (logits[rows] > MASKED / 2).sum(1) > 1
-        logits[rows[others], letter[others]] = MASKED
 
     def _draw_site(
         self,
@@ -412,10 +424,15 @@ class _Decoding:
         previous: Tensor,
         before: Tensor,
         letter_logits: Tensor,
+        banned: Tensor,
         table: Tensor,
         site: _Site,
     ) -> None:
-        """Draw letter, element and coordinates of the pending sites in place."""
+        """Draw letter, element and coordinates of the pending sites in place.
+
+        Letters that cannot be completed are masked in ``letter_logits`` for good; those
+        that only collided are ``banned`` as long as another one can be completed.
+        """
         decoder = self.decoder
         species_mask = torch.zeros(
             len(pending), self.remaining.shape[1], dtype=torch.bool
@@ -423,16 +440,20 @@ class _Decoding:
         local = torch.arange(len(pending), device=self.device)
         while len(local):
             here = pending[local]
-            drawn = self._draw("wyckoff", letter_logits[here])
+            logits = letter_logits[here].masked_fill(banned[here], MASKED)
+            exhausted = (logits.amax(1) <= MASKED / 2)[:, None]
+            drawn = self._draw(
+                "wyckoff", torch.where(exhausted, letter_logits[here], logits)
+            )
             site.letter[here] = drawn
             mask = self._feasible(rows[here], drawn, previous[here], before[here])
             species_mask[local.cpu()] = mask
             stuck = ~mask.any(1).to(self.device)
-            logits = letter_logits[here]
-            movable = (logits > MASKED / 2).sum(1) > 1
-            retry = stuck & movable
-            letter_logits[here[retry], drawn[retry]] = MASKED
-            local = local[retry]
+            letter_logits[here[stuck], drawn[stuck]] = MASKED
+            hopeless = letter_logits[here].amax(1) <= MASKED / 2
+            if bool(hopeless.any()):
+                raise RuntimeError("no position can complete a composition")
+            local = local[stuck]
         number, letter = self.number[rows[pending]], site.letter[pending]
         position = table[number, letter]
         state = self.state[pending]

@@ -1,0 +1,1 @@
+"""Benchmarks: published metrics as defined, and better ones."""

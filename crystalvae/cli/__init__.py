@@ -1,0 +1,77 @@
+"""The command line: one file a verb; heavy imports inside each."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import traceback
+from importlib import import_module
+
+VERBS = (
+    "sample",
+    "reconstruct",
+    "validate",
+    "prepare",
+    "train",
+    "info",
+    "datasets",
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="crystalvae",
+        description="Generate symmetric, valid crystals with a graph beta-VAE.",
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error"
+    )
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in VERBS:
+        import_module(f"crystalvae.cli.{verb}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 done, 1 an error that the user can mend (one line on stderr), 2 wrong usage,
+        130 interrupted.
+    """
+    from crystalvae.errors import CrystalVAEError
+
+    args = build_parser().parse_args(argv)
+    logger = logging.getLogger("crystalvae")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    run = import_module(f"crystalvae.cli.{args.verb}").run
+    try:
+        return run(args)
+    except CrystalVAEError as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"crystalvae: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "crystalvae: interrupted; run the same command again to go on",
+            file=sys.stderr,
+        )
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        print(
+            f"crystalvae: unexpected {type(error).__name__}: {error} "
+            "(--debug shows where; please report it)",
+            file=sys.stderr,
+        )
+        return 1

@@ -1,0 +1,36 @@
+"""``crystalvae info``: what a model is and what it was trained on."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser("info", help="describe a model, or list the shipped")
+    parser.add_argument("model", nargs="?", help="shipped name or directory")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the card."""
+    import json
+
+    from crystalvae.pretrained import load_model, shipped_models
+
+    if args.model is None:
+        for name, path in shipped_models().items():
+            card = json.loads((path / "config.json").read_text(encoding="utf-8"))["card"]
+            print(f"{name:12s} {card.get('summary', '')}")
+        return 0
+    model = load_model(args.model, "cpu")
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"model       {args.model}")
+    print(f"parameters  {parameters / 1e6:.2f} million")
+    print(f"encoder     {model.config.encoder.name}")
+    latent = model.config.latent
+    print(f"latent      {latent.dim} dimensions, beta {latent.beta_min} to {latent.beta_max}")
+    for key, value in model.card.items():
+        if key not in ("run", "parts"):
+            text = json.dumps(value) if isinstance(value, (dict, list)) else value
+            print(f"{key:11s} {text}")
+    return 0

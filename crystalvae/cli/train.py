@@ -1,0 +1,51 @@
+"""``crystalvae train``: train a model as a TOML file says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser("train", help="train a model from a config")
+    parser.add_argument("config", type=Path, help="TOML file")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="run directory")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting, such as training.epochs=5",
+    )
+    parser.add_argument(
+        "--accelerator",
+        default="auto",
+        choices=("auto", "cpu", "cuda", "mps"),
+        help="where to train (%(default)s)",
+    )
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show a bar on stderr",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train."""
+    import warnings
+
+    from crystalvae.config import read_toml
+    from crystalvae.training.config import RunConfig
+    from crystalvae.training.trainer import Trainer
+
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    config = read_toml(RunConfig, args.config, args.set)
+    trainer = Trainer(config, args.config.parent, args.output, args.accelerator)
+    best = trainer.fit(progress=args.progress, resume=args.resume)
+    print(f"best model in {best}")
+    return 0

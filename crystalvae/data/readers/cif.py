@@ -1,0 +1,89 @@
+"""CIF: gemmi first, for speed; pymatgen where gemmi is not sure."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import gemmi
+import numpy as np
+
+from crystalvae.data.readers.base import _DISORDERED, Entry, checked
+
+
+def parse_cif(
+    text: str,
+    material_id: str,
+    source: str,
+    properties: dict[str, float] | None = None,
+) -> Entry:
+    """One entry from the text of a CIF."""
+    properties = properties or {}
+    try:
+        block = gemmi.cif.read_string(text).sole_block()
+        small = gemmi.make_small_structure_from_block(block)
+    except Exception as error:
+        return _parse_slowly(text, material_id, source, properties, str(error))
+    if not len(small.sites):
+        return _parse_slowly(text, material_id, source, properties, "no atom sites")
+    if any(site.occ < 0.999 or site.disorder_group for site in small.sites):
+        return Entry(material_id, source, error=_DISORDERED)
+    if small.spacegroup is not None and small.spacegroup.number == 1:
+        sites = list(small.sites)
+    elif small.spacegroup is None:
+        return _parse_slowly(text, material_id, source, properties, "no space group")
+    else:
+        sites = small.get_all_unit_cell_sites()
+    if any(site.element.name in ("D", "X") for site in sites):
+        error = "it has deuterium or a dummy atom; name real elements only"
+        return Entry(material_id, source, error=error)
+    lattice = np.array(small.cell.orth.mat.tolist()).T
+    coords = np.array([site.fract.tolist() for site in sites])
+    numbers = np.array([site.element.atomic_number for site in sites])
+    entry = checked(material_id, source, lattice, coords, numbers, properties)
+    if small.spacegroup.number > 1:
+        entry.declared_group = small.spacegroup.number
+    return entry
+
+
+def _parse_slowly(
+    text: str, material_id: str, source: str, properties: dict, reason: str
+) -> Entry:
+    from pymatgen.io.cif import CifParser
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            structures = CifParser.from_str(text).parse_structures(primitive=False)
+    except Exception as error:
+        first = str(error or reason).strip().splitlines()
+        detail = first[0][:160] if first else type(error).__name__
+        return Entry(
+            material_id,
+            source,
+            error=f"it is no readable CIF ({detail}); export it again",
+        )
+    if not structures:
+        error = f"it is no readable CIF ({reason}); export it again"
+        return Entry(material_id, source, error=error)
+    return Entry.from_structure(structures[0], material_id, source, **properties)
+
+
+def read_cif_file(path: Path) -> Iterator[Entry]:
+    """The entry of one CIF file."""
+    yield parse_cif_bytes(path.read_bytes(), path.stem, str(path))
+
+
+def parse_cif_bytes(content: bytes, material_id: str, source: str) -> Entry:
+    """As :func:`parse_cif` from bytes: UTF-8, or Latin-1 where that fails."""
+    if b"\0" in content:
+        error = "it is not text; save it as UTF-8"
+        return Entry(material_id, source, error=error)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    if not text.strip():
+        return Entry(material_id, source, error="it is empty")
+    return parse_cif(text, material_id, source)

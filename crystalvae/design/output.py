@@ -1,0 +1,103 @@
+"""Results as files that people can open: CIF, extxyz, CSV, JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalvae.errors import DataError
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+
+
+def open_directory(path: Path) -> Path:
+    """Make an output directory, or take an empty one.
+
+    Raises:
+        DataError: it holds files, or cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise DataError(f"{path} is not empty; choose a new directory with -o")
+    except OSError as error:
+        raise DataError(f"cannot use {path} as output directory ({error})") from error
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        DataError: the disk is full or the place is not writable.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DataError(f"cannot write {path} ({error}); free some disk space") from error
+
+
+def write_crystals(
+    directory: Path,
+    crystals: Sequence[AsymmetricUnit],
+    names: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    summary: dict[str, Any],
+) -> None:
+    """Write one CIF a crystal, ``crystals.extxyz``, ``table.csv``, ``summary.json``.
+
+    Args:
+        directory: an empty directory.
+        crystals: what to write.
+        names: their file names without suffix.
+        rows: one row of the table a crystal.
+        summary: anything JSON can hold.
+    """
+    import io
+
+    from ase.io.extxyz import write_extxyz
+
+    frames = []
+    for crystal, name in zip(crystals, names):
+        write_text(directory / f"{name}.cif", crystal.to_cif(name=name))
+        atoms = crystal.to_atoms()
+        atoms.info = {"material_id": name, "space_group": crystal.number}
+        frames.append(atoms)
+    buffer = io.StringIO()
+    if frames:
+        write_extxyz(buffer, frames)
+    write_text(directory / "crystals.extxyz", buffer.getvalue())
+    write_table(directory / "table.csv", rows)
+    write_text(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as CSV; the columns are the union of their keys, in order."""
+    import io
+
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def describe(crystal: AsymmetricUnit) -> dict[str, Any]:
+    """Columns that every table starts with."""
+    return {
+        "formula": crystal.formula,
+        "space_group": crystal.number,
+        "symbol": crystal.symbol,
+        "num_sites": len(crystal.wyckoffs),
+        "num_atoms": crystal.num_primitive_atoms,
+        "volume_per_atom": round(crystal.volume / crystal.num_atoms, 4),
+    }

@@ -1,0 +1,176 @@
+"""Draw crystals, keep those that pass the checks, and account for the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from crystalvae.errors import CrystalVAEError
+from crystalvae.generation import Constraints, SamplingOptions, generate
+from crystalvae.screening.base import Candidate, CheckResult
+from crystalvae.screening.checks import DEFAULT, run_checks
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.model import CrystalVAE
+
+BATCH = 256
+MAX_DRAWS_PER_CRYSTAL = 50
+
+
+@dataclass
+class Draw:
+    """One crystal that was kept, and what the checks said."""
+
+    crystal: AsymmetricUnit
+    """The crystal."""
+    index: int
+    """Number of the draw; with the seed it identifies the crystal."""
+    results: dict[str, CheckResult]
+    """By name of the check."""
+
+
+@dataclass
+class DrawReport:
+    """How many draws it took, and why the others fell."""
+
+    draws: int = 0
+    """Latent vectors decoded."""
+    kept: int = 0
+    """Crystals returned."""
+    fallen: Counter = field(default_factory=Counter)
+    """Reason → draws that fell for it first: ``incomplete`` or the name of a check."""
+
+
+def sampling_defaults(model: CrystalVAE) -> dict[str, float]:
+    """β and temperature that the model's card recommends for generation."""
+    chosen = model.card.get("sampling", {})
+    return {
+        "beta": float(chosen.get("beta", model.config.latent.beta_max)),
+        "temperature": float(chosen.get("temperature", 1.0)),
+    }
+
+
+def draws(
+    model: CrystalVAE,
+    *,
+    seed: int = 0,
+    beta: float | None = None,
+    temperature: float | None = None,
+    top_p: float = 1.0,
+    constraints: Constraints | None = None,
+    prior: str | None = None,
+    batch_size: int = BATCH,
+) -> Iterator[AsymmetricUnit | None]:
+    """Endless raw draws; None for one that could not be completed.
+
+    The n-th draw depends on the seed, n and the options only.
+
+    Args:
+        model: the model.
+        seed: any integer.
+        beta: the knob; None is what the model's card recommends.
+        temperature: of every choice; None likewise.
+        top_p: nucleus of the categorical choices.
+        constraints: what must hold.
+        prior: ``gaussian`` or ``flow``; None is the model's own.
+        batch_size: latent vectors decoded together.
+    """
+    defaults = sampling_defaults(model)
+    beta = defaults["beta"] if beta is None else beta
+    temperature = defaults["temperature"] if temperature is None else temperature
+    options = SamplingOptions(temperature=temperature, top_p=top_p)
+    batch = 0
+    while True:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + batch)
+        z = model.prior_sample(
+            batch_size, beta=beta, generator=generator, prior=prior
+        )
+        found = generate(
+            model,
+            z,
+            beta=beta,
+            options=options,
+            constraints=constraints,
+            generator=generator,
+        )
+        yield from found.crystals()
+        batch += 1
+
+
+def draw_checked(
+    model: CrystalVAE,
+    num: int,
+    *,
+    seed: int = 0,
+    raw: bool = False,
+    progress: bool = False,
+    max_draws: int | None = None,
+    **options,
+) -> tuple[list[Draw], DrawReport]:
+    """Draw until ``num`` crystals pass the checks.
+
+    Args:
+        model: the model.
+        num: crystals wanted.
+        seed: any integer; the same seed gives the same crystals.
+        raw: keep every complete draw among the first ``num``, whatever the checks say.
+        progress: show a bar on stderr.
+        max_draws: give up after so many; None is 50 a crystal.
+        **options: of :func:`draws`.
+
+    Returns:
+        The crystals with their checks, and the account of all draws.
+
+    Raises:
+        CrystalVAEError: the constraints left too few crystals.
+    """
+    limit = num if raw else max_draws or MAX_DRAWS_PER_CRYSTAL * max(num, 20)
+    kept: list[Draw] = []
+    report = DrawReport()
+    size = min(options.pop("batch_size", BATCH), max(16, num))
+    with tqdm(total=num, unit="crystal", disable=None if progress else True) as bar:
+        for index, crystal in enumerate(
+            draws(model, seed=seed, batch_size=size, **options)
+        ):
+            if len(kept) >= num or index >= limit:
+                break
+            report.draws += 1
+            if crystal is None:
+                report.fallen["incomplete"] += 1
+                continue
+            results = check_crystal(crystal, stop_at_failure=not raw)
+            failed = next((n for n, r in results.items() if r.passed is False), None)
+            if failed is not None:
+                report.fallen[failed] += 1
+            if failed is None or raw:
+                kept.append(Draw(crystal, index, results))
+                bar.update()
+    report.kept = len(kept)
+    if not raw and len(kept) < num:
+        raise CrystalVAEError(
+            f"only {len(kept)} of {num} crystals passed the checks in {report.draws} "
+            "draws; loosen the constraints, or look at the failures with --raw"
+        )
+    return kept, report
+
+
+def check_crystal(
+    crystal: AsymmetricUnit, *, stop_at_failure: bool = False
+) -> dict[str, CheckResult]:
+    """Run the default checks on a crystal's primitive cell."""
+    lattice, coords, species, _ = crystal.expand_primitive()
+    candidate = Candidate(lattice, coords, species, crystal.number)
+    return run_checks(candidate, DEFAULT, stop_at_failure=stop_at_failure)
+
+
+def draw(
+    model: CrystalVAE, num: int, *, seed: int = 0, **options
+) -> list[AsymmetricUnit]:
+    """The crystals of :func:`draw_checked` alone."""
+    return [d.crystal for d in draw_checked(model, num, seed=seed, **options)[0]]

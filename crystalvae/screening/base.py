@@ -1,0 +1,68 @@
+"""What a check sees, and what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+
+@cache
+def element_table() -> dict[int, dict[str, Any]]:
+    """Mass, covalent radius, metallicity, electronegativity and oxidation states by Z."""
+    file = resources.files("crystalvae.screening") / "elements.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    return {row["z"]: {"symbol": symbol, **row} for symbol, row in rows.items()}
+
+
+@cache
+def element_array(name: str) -> np.ndarray:
+    """A numeric column of :func:`element_table` by atomic number, ``(119,)``."""
+    values = np.zeros(119)
+    for z, row in element_table().items():
+        values[z] = row[name]
+    return values
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A structure under inspection, as plain arrays."""
+
+    lattice: np.ndarray
+    """Rows in Å, ``(3, 3)``."""
+    frac_coords: np.ndarray
+    """``(N, 3)``."""
+    atomic_numbers: np.ndarray
+    """``(N,)``."""
+    declared_group: int | None = None
+    """Space group that it is said to have."""
+
+    @cached_property
+    def volume(self) -> float:
+        """Å³."""
+        return float(abs(np.linalg.det(self.lattice)))
+
+    @cached_property
+    def reduced_composition(self) -> dict[int, int]:
+        """Atomic number → count, divided by the greatest common divisor."""
+        numbers, counts = np.unique(self.atomic_numbers, return_counts=True)
+        divisor = np.gcd.reduce(counts) if len(counts) else 1
+        return dict(zip(numbers.tolist(), (counts // divisor).tolist()))
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The verdict of one check on one structure."""
+
+    name: str
+    """Name in :data:`crystalvae.screening.checks.CHECKS`."""
+    passed: bool | None
+    """None if it was not computed or does not apply; the message says why."""
+    value: float | None = None
+    """The number that was compared with the threshold."""
+    message: str = ""
+    """One sentence."""

@@ -1,0 +1,79 @@
+"""Shortest distance between atoms, all periodic images included, an atom's own too.
+
+The validity check that many repositories copied pads the diagonal of the distance
+matrix, so that an atom is never compared with its own images: a one-atom cell of
+0.4 × 10 × 10 Å passes it, and fails here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crystalvae.screening.base import Candidate, CheckResult, element_array
+
+MIN_DISTANCE = 0.5
+"""Å; T. Xie et al., CDVAE, ICLR 2022, appendix B."""
+MIN_RADIUS_SHARE = 0.5
+"""Share of the sum of covalent radii, as in LeMat-GenBench."""
+_SEARCH = 3.0
+
+
+def shortest_pairs(candidate: Candidate, radius: float = _SEARCH) -> tuple:
+    """Pairs closer than ``radius`` Å: indices, indices, distances.
+
+    An atom's distance to itself (zero) is left out, to its images is not.
+    """
+    from pymatgen.optimization.neighbors import find_points_in_spheres
+
+    coords = candidate.frac_coords - np.floor(candidate.frac_coords)
+    lattice = np.ascontiguousarray(candidate.lattice, float)
+    cart = np.ascontiguousarray(coords @ lattice)
+    first, second, image, distance = find_points_in_spheres(
+        cart,
+        cart,
+        r=radius,
+        pbc=np.ones(3, dtype=np.int64),
+        lattice=lattice,
+        tol=1e-8,
+    )
+    other = (first != second) | (np.abs(image).sum(1) > 0)
+    return first[other], second[other], distance[other]
+
+
+def check_distance(candidate: Candidate) -> CheckResult:
+    """No two atoms, images included, closer than 0.5 Å."""
+    if not len(candidate.atomic_numbers) or candidate.volume < 1e-3:
+        return CheckResult("distance", False, 0.0, "no atoms or no volume")
+    height = candidate.volume / _largest_face(candidate.lattice)
+    if height < 1e-2:
+        return CheckResult("distance", False, float(height), "the cell is flat")
+    _, _, distance = shortest_pairs(candidate, MIN_DISTANCE)
+    if len(distance):
+        value = float(distance.min())
+        return CheckResult(
+            "distance", False, value, f"two atoms are {value:.2f} Å apart"
+        )
+    return CheckResult("distance", True)
+
+
+def check_radii(candidate: Candidate) -> CheckResult:
+    """No two atoms closer than half the sum of their covalent radii."""
+    if not len(candidate.atomic_numbers) or candidate.volume < 1e-3:
+        return CheckResult("radii", None, None, "no atoms or no volume")
+    height = candidate.volume / _largest_face(candidate.lattice)
+    if height < 1e-2:
+        return CheckResult("radii", None, None, "the cell is flat")
+    radii = element_array("radius")[candidate.atomic_numbers]
+    reach = 2 * MIN_RADIUS_SHARE * radii.max()
+    first, second, distance = shortest_pairs(candidate, reach)
+    if not len(distance):
+        return CheckResult("radii", True)
+    share = float((distance / (radii[first] + radii[second])).min())
+    message = f"shortest distance is {share:.2f} of the sum of covalent radii"
+    return CheckResult("radii", share >= MIN_RADIUS_SHARE, share, message)
+
+
+def _largest_face(lattice: np.ndarray) -> float:
+    a, b, c = lattice
+    faces = (np.cross(a, b), np.cross(b, c), np.cross(c, a))
+    return max(max(float(np.linalg.norm(face)) for face in faces), 1e-12)
