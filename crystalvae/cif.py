@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crystalvae.symmetry.spglib_wrapper import hall_symbol
 from crystalvae.symmetry.tables import symmetry_tables
 
 if TYPE_CHECKING:
@@ -33,14 +34,6 @@ def operation_triplets(number: int) -> tuple[str, ...]:
             parts.append(text.removeprefix("+"))
         triplets.append(", ".join(parts))
     return tuple(triplets)
-
-
-@cache
-def _hall_symbol(number: int) -> str:
-    import spglib
-
-    hall = int(symmetry_tables().hall_number[number])
-    return spglib.get_spacegroup_type(hall).hall_symbol
 
 
 @cache
@@ -97,7 +90,7 @@ def write_cif(
         f"_cell_formula_units_Z  {units}",
         f"_space_group_IT_number  {number}",
         f"_space_group_name_H-M_alt  '{symbol}'",
-        f"_space_group_name_Hall  '{_hall_symbol(number)}'",
+        f"_space_group_name_Hall  '{hall_symbol(number)}'",
     ]
     for tag, value in (extra or {}).items():
         head.append(f"{tag}  '{value}'")

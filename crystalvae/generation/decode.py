@@ -198,11 +198,8 @@ class _Decoding:
                 logits = head.element_logits(self.state, self.z, previous)
                 logits = self._limit_elements(logits, total, step)
                 element = self._draw("element", logits)
-                logits = head.count_logits(self.state, self.z, element)
-                if limits.max_atoms is not None:
-                    amount = torch.arange(logits.shape[1], device=self.device)
-                    room = (limits.max_atoms - total).clamp(min=1)
-                    logits = logits.masked_fill(amount > room[:, None], MASKED)
+                counts_of = head.count_logits(self.state, self.z, element)
+                logits = self._limit_counts(counts_of, logits, element, total, step)
                 count = self._draw("count", logits)
             element = element.masked_fill(done, 0)
             count = count.masked_fill(element == 0, 0)
@@ -236,6 +233,29 @@ class _Decoding:
         if step == self.config.max_elements:
             logits[:, 1:] = MASKED
             logits[:, 0] = 0.0
+        return logits
+
+    def _limit_counts(
+        self,
+        logits: Tensor,
+        element_logits: Tensor,
+        element: Tensor,
+        total: Tensor,
+        step: int,
+    ) -> Tensor:
+        """Keep within the largest size, and reach the smallest with the last element."""
+        limits = self.constraints
+        amount = torch.arange(logits.shape[1], device=self.device)
+        if limits.max_atoms is not None:
+            room = (limits.max_atoms - total).clamp(min=1)
+            logits = logits.masked_fill(amount > room[:, None], MASKED)
+        if limits.min_atoms > 1:
+            z = torch.arange(element_logits.shape[1], device=self.device)
+            later = (element_logits > MASKED / 2) & (z > element[:, None])
+            last = ~later.any(1) | (step + 1 >= self.config.max_elements)
+            need = torch.where(last, limits.min_atoms - total, torch.ones_like(total))
+            need = need.clamp(max=logits.shape[1] - 1)
+            logits = logits.masked_fill(amount < need[:, None], MASKED)
         return logits
 
     def groups(self) -> None:

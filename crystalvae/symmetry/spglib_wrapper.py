@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")
 import spglib  # noqa: E402
 
 from crystalvae.errors import InvalidStructureError  # noqa: E402
+from crystalvae.symmetry.tables import symmetry_tables  # noqa: E402
 
 
 def symmetry_dataset(
@@ -61,3 +63,12 @@ def space_group_number(
 ) -> int:
     """Space-group number that spglib finds; see :func:`symmetry_dataset`."""
     return int(symmetry_dataset(lattice, frac_coords, atomic_numbers, symprec).number)
+
+
+@cache
+def hall_symbol(number: int) -> str:
+    """Hall symbol of our setting of a space group."""
+    hall = int(symmetry_tables().hall_number[number])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return spglib.get_spacegroup_type(hall).hall_symbol

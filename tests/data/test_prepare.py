@@ -1,0 +1,143 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from crystalvae.data import prepare as module
+from crystalvae.data.packed import PackedDataset, pack, write_packed
+from crystalvae.data.prepare import prepare
+from crystalvae.data.prototypes import PROTOTYPES, prototype_crystals
+from crystalvae.errors import DataError
+from crystalvae.screening.base import Candidate
+from crystalvae.screening.distance import check_distance
+from crystalvae.symmetry.spglib_wrapper import space_group_number
+from tests.data.test_readers import good_cif, torture
+
+
+def arrays(path):
+    return {f.name: f.read_bytes() for f in sorted(path.glob("*.npy"))}
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "set.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif", "gap"])
+        for name, crystal in list(prototype_crystals())[::150]:
+            writer.writerow([name, crystal.to_cif(), len(name)])
+        writer.writerow(["broken", "data_x\n_cell_length_a 3\n", 1])
+    return path
+
+
+def test_every_entry_is_accounted_for(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    expected = torture(folder)
+    (folder / "good.cif").write_text(good_cif())
+    report = prepare(folder, tmp_path / "out", num_workers=1)
+    assert report.total == len(expected) + 1
+    assert report.converted == 1
+    with (tmp_path / "out/refused.csv").open() as file:
+        refused = {row["material_id"]: row["reason"] for row in csv.DictReader(file)}
+    assert set(refused) == set(expected)
+    assert json.loads((tmp_path / "out/report.json").read_text())["converted"] == 1
+
+
+def test_result_does_not_depend_on_workers_or_interruption(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 10)
+    report = prepare(table, tmp_path / "one", num_workers=1)
+    assert report.refused[0][0] == "broken"
+    prepare(table, tmp_path / "two", num_workers=2)
+    assert arrays(tmp_path / "one") == arrays(tmp_path / "two")
+
+    real = module.write_shard
+
+    def interrupted(path, *rest):
+        if path.name == "shard-000002.npz":
+            raise KeyboardInterrupt
+        real(path, *rest)
+
+    monkeypatch.setattr(module, "write_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(table, tmp_path / "three", num_workers=1)
+    shards = tmp_path / "three.shards"
+    before = {p.name: p.stat().st_mtime_ns for p in shards.glob("shard-*.npz")}
+    assert before
+    assert not (tmp_path / "three").exists()
+    written = []
+    monkeypatch.setattr(
+        module, "write_shard", lambda path, *rest: (written.append(path.name), real(path, *rest))
+    )
+    prepare(table, tmp_path / "three", num_workers=1)
+    assert not set(written) & set(before)
+    assert arrays(tmp_path / "one") == arrays(tmp_path / "three")
+    assert not shards.exists()
+
+
+def test_a_dying_worker_loses_only_its_entry(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 20)
+    report = prepare(table, tmp_path / "out", num_workers=1, max_atoms=6)
+    assert 0 < report.converted < report.total - 1
+    assert any("max-atoms" in reason for *_, reason in report.refused)
+
+
+def test_packed_dataset_gives_the_crystals_back(crystals, tmp_path):
+    write_packed(
+        tmp_path / "set",
+        pack(crystals),
+        [str(i) for i in range(len(crystals))],
+        {"gap": np.arange(len(crystals), dtype=float)},
+    )
+    dataset = PackedDataset(tmp_path / "set")
+    assert len(dataset) == len(crystals)
+    for one, other in zip(dataset, crystals):
+        assert one.composition == other.composition
+        np.testing.assert_allclose(one.lattice, other.lattice, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(one.frac_coords, other.frac_coords, atol=1e-6)
+    assert dataset.properties["gap"][3] == 3
+
+
+@pytest.mark.parametrize("file", ["dataset.json", "distance.npy", "material_ids.txt"])
+def test_damaged_dataset_is_refused(crystals, tmp_path, file):
+    path = tmp_path / "set"
+    write_packed(path, pack(crystals), ["x"] * len(crystals), {})
+    content = (path / file).read_bytes()
+    (path / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="set"):
+        PackedDataset(path)
+
+
+def test_nothing_usable_is_an_error(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.cif").write_text("nonsense")
+    with pytest.raises(DataError, match="no usable structure"):
+        prepare(tmp_path / "in", tmp_path / "out", num_workers=1)
+
+
+def test_prototypes_are_many_and_always_the_same():
+    one, other = dict(prototype_crystals()), dict(prototype_crystals())
+    assert list(one) == list(other)
+    assert len(one) >= 5000
+    assert len({name.rsplit("-", 1)[0] for name in one}) >= 20
+
+
+@pytest.mark.parametrize("prototype", PROTOTYPES, ids=lambda p: p.name)
+def test_prototype_has_its_group_and_no_overlap(prototype):
+    members = [
+        crystal
+        for name, crystal in prototype_crystals()
+        if name.startswith(f"{prototype.name}-")
+    ]
+    for crystal in members[:: max(1, len(members) // 5)]:
+        lattice, coords, species, _ = crystal.expand_primitive()
+        assert space_group_number(lattice, coords, species, 1e-3) == prototype.number
+        assert check_distance(Candidate(lattice, coords, species)).passed
+
+
+def test_round_trip_of_real_crystals(shared_data, tmp_path):
+    report = prepare(
+        shared_data / "carbon_24/val.csv.gz", tmp_path / "set", num_workers=1
+    )
+    assert report.converted == report.total

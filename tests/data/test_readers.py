@@ -1,0 +1,273 @@
+import csv
+import gzip
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import ase.db
+import ase.io
+import pytest
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.ase import AseAtomsAdaptor
+from pymatgen.io.vasp import Poscar
+
+from crystalvae.data.readers import READERS, read_structures
+from crystalvae.errors import DataError
+from tests.conftest import REFERENCE
+
+NAMES = ("nacl", "quartz", "monoclinic")
+STRUCTURES = {name: REFERENCE[name][0] for name in NAMES}
+
+
+def write_csv(path):
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif", "energy", "note"])
+        for name, structure in STRUCTURES.items():
+            writer.writerow([name, structure.to(fmt="cif"), "1.5", "text"])
+
+
+def write_folder(path):
+    path.mkdir()
+    for i, (name, structure) in enumerate(STRUCTURES.items()):
+        if i:
+            structure.to(filename=str(path / f"{name}.cif"), symprec=0.01)
+        else:
+            (path / f"POSCAR_{name}").write_text(Poscar(structure).get_str())
+
+
+def write_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, structure in STRUCTURES.items():
+            archive.writestr(f"inside/{name}.cif", structure.to(fmt="cif"))
+
+
+def write_tar(path):
+    mode = {".gz": "w:gz", ".tgz": "w:gz", ".xz": "w:xz", ".bz2": "w:bz2"}
+    with tarfile.open(path, mode.get(path.suffix, "w")) as archive:
+        for name, structure in STRUCTURES.items():
+            content = structure.to(fmt="cif").encode()
+            member = tarfile.TarInfo(f"{name}.cif")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def atoms_of(name):
+    atoms = AseAtomsAdaptor.get_atoms(STRUCTURES[name])
+    atoms = type(atoms)(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=1)
+    atoms.info = {"material_id": name, "energy_hull": 0.25}
+    return atoms
+
+
+def write_extxyz(path):
+    ase.io.write(path, [atoms_of(name) for name in NAMES], format="extxyz")
+
+
+def write_database(path):
+    with ase.db.connect(str(path)) as database:
+        for name in NAMES:
+            database.write(atoms_of(name), material_id=name, gap=0.5)
+
+
+def write_json(path):
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt") as file:
+        json.dump({name: s.as_dict() for name, s in STRUCTURES.items()}, file)
+
+
+WRITERS = {
+    "set.csv": write_csv,
+    "set.csv.gz": write_csv,
+    "folder": write_folder,
+    "set.zip": write_zip,
+    "set.tar": write_tar,
+    "set.tar.gz": write_tar,
+    "set.tgz": write_tar,
+    "set.tar.xz": write_tar,
+    "set.tar.bz2": write_tar,
+    "set.extxyz": write_extxyz,
+    "set.xyz": write_extxyz,
+    "set.db": write_database,
+    "set.json": write_json,
+    "set.json.gz": write_json,
+}
+SINGLE = {".cif", ".vasp", ".poscar"}
+
+
+def test_every_reader_is_tested():
+    covered = {suffix for suffix in READERS if f"set{suffix}" in WRITERS}
+    assert covered | SINGLE == set(READERS)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_round_trip(tmp_path, name):
+    path = tmp_path / name
+    WRITERS[name](path)
+    entries = list(read_structures(path))
+    assert [entry.error for entry in entries] == [None] * 3
+    matcher = StructureMatcher()
+    for wanted in STRUCTURES.values():
+        assert any(matcher.fit(wanted, entry.structure) for entry in entries)
+
+
+@pytest.mark.parametrize("suffix", sorted(SINGLE))
+def test_single_files(tmp_path, suffix):
+    path = tmp_path / f"one{suffix}"
+    structure = STRUCTURES["quartz"]
+    text = structure.to(fmt="cif") if suffix == ".cif" else Poscar(structure).get_str()
+    path.write_text(text)
+    (entry,) = read_structures(path)
+    assert StructureMatcher().fit(structure, entry.structure)
+
+
+def test_numbers_become_properties(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    assert next(read_structures(tmp_path / "a.csv")).properties == {"energy": 1.5}
+    write_extxyz(tmp_path / "a.extxyz")
+    entry = next(read_structures(tmp_path / "a.extxyz"))
+    assert entry.material_id == "nacl"
+    assert entry.properties["energy_hull"] == 0.25
+
+
+@pytest.mark.parametrize("name", sorted(n for n in WRITERS if n != "folder"))
+def test_a_broken_file_is_named(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"\x1f\x8b this is nothing of the kind")
+    try:
+        entries = list(read_structures(path))
+    except DataError as error:
+        assert str(path) in str(error)
+    else:
+        assert entries
+        assert all(e.error and str(path) in e.source for e in entries)
+
+
+def good_cif():
+    return STRUCTURES["nacl"].to(fmt="cif")
+
+
+def torture(folder):
+    """File name → part of the message that is expected."""
+    text = good_cif()
+    (folder / "truncated.cif").write_text(text[: len(text) // 3])
+    (folder / "empty.cif").write_text("")
+    (folder / "binary.cif").write_bytes(bytes(range(256)))
+    (folder / "prose.cif").write_text("Dear editor, please find attached")
+    alloy = Structure(Lattice.cubic(3), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    alloy.to(filename=str(folder / "disordered.cif"))
+    overlap = Structure(Lattice.cubic(4), ["Cu", "Cu"], [[0, 0, 0], [0.01, 0, 0]])
+    overlap.to(filename=str(folder / "overlap.cif"))
+    flat = Structure(Lattice.orthorhombic(0.2, 10, 10), ["Cu"], [[0, 0, 0]])
+    flat.to(filename=str(folder / "flat.cif"))
+    (folder / "unknown.cif").write_text(text.replace("Na", "Xx"))
+    (folder / "directory.cif").mkdir()
+    return {
+        "truncated": "no readable CIF",
+        "empty": "empty",
+        "binary": "not text",
+        "prose": "no readable CIF",
+        "disordered": "disordered",
+        "overlap": "overlap",
+        "flat": "degenerate",
+        "unknown": "element",
+        "directory": "directory",
+    }
+
+
+def test_bad_files_cost_only_themselves(tmp_path):
+    expected = torture(tmp_path)
+    (tmp_path / "good.cif").write_text(good_cif())
+    (tmp_path / "latin.cif").write_bytes(b"# caf\xe9\n" + good_cif().encode())
+    found = {entry.material_id: entry.error for entry in read_structures(tmp_path)}
+    assert found.pop("good") is None
+    assert found.pop("latin") is None
+    assert set(found) == set(expected)
+    for name, part in expected.items():
+        assert part in found[name], (name, found[name])
+        assert "\n" not in found[name]
+
+
+def test_symmetric_cif_is_expanded_and_its_group_kept(tmp_path):
+    path = tmp_path / "rutile.cif"
+    REFERENCE["rutile"][0].to(filename=str(path), symprec=0.01)
+    (entry,) = read_structures(path)
+    assert len(entry.atomic_numbers) == 6
+    assert entry.declared_group == 136
+
+
+def test_empty_folder_and_unknown_type(tmp_path):
+    with pytest.raises(DataError, match="holds no"):
+        list(read_structures(tmp_path))
+    (tmp_path / "table.xls").write_text("x")
+    with pytest.raises(DataError, match=r"\.csv"):
+        list(read_structures(tmp_path / "table.xls"))
+    with pytest.raises(DataError, match="no file"):
+        list(read_structures(tmp_path / "nothing.csv"))
+
+
+def test_csv_without_cif_column(tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="no column 'cif'"):
+        list(read_structures(path))
+
+
+def test_truncated_gzip(tmp_path):
+    path = tmp_path / "set.csv.gz"
+    write_csv(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_structures(path))
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    """URL of a real PostgreSQL server, if its programs are installed."""
+    pytest.importorskip("psycopg2")
+    pytest.importorskip("ase_db_backends")
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        pytest.skip("PostgreSQL is not installed")
+    binaries = programs[-1].parent
+    data, socket = tmp_path / "pg", Path("/tmp") / f"crystalvae-pg-{os.getpid()}"
+    socket.mkdir(exist_ok=True)
+    as_user = []
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "postgres", tmp_path, socket], check=True)
+        for parent in tmp_path.parents[:3]:
+            parent.chmod(0o755)
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+    def call(*command):
+        subprocess.run(
+            [*as_user, *map(str, command)], check=True, capture_output=True, timeout=120
+        )
+
+    call(binaries / "initdb", "-D", data, "-U", "tester", "--auth=trust")
+    options = f"-c listen_addresses='' -k {socket} -c fsync=off"
+    call(binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", tmp_path / "log", "start")
+    try:
+        call(binaries / "createdb", "-h", socket, "-U", "tester", "crystals")
+        yield f"postgresql://tester@/crystals?host={socket}"
+    finally:
+        call(binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(socket, ignore_errors=True)
+
+
+def test_postgresql(postgres):
+    write_database(postgres)
+    entries = list(read_structures(postgres))
+    assert sorted(e.material_id for e in entries) == sorted(NAMES)
+    assert entries[0].properties["gap"] == 0.5
+    by_name = {e.material_id: e.structure for e in entries}
+    for name in NAMES:
+        assert StructureMatcher().fit(by_name[name], STRUCTURES[name])
+
+

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+
+from crystalvae.errors import ConfigError
+from crystalvae.generation import Constraints, SamplingOptions, generate
+from crystalvae.generation.choose import choose
+from crystalvae.screening.base import Candidate
+from crystalvae.screening.distance import check_distance
+from crystalvae.symmetry.tables import symmetry_tables
+
+HOT = SamplingOptions(temperature=1.0)
+
+
+def draw(model, count=48, seed=0, **kwargs):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(count, model.config.latent.dim, generator=generator)
+    return generate(model, z, options=HOT, generator=generator, **kwargs)
+
+
+@pytest.fixture
+def small():
+    """Keep an untrained model's compositions small."""
+    return Constraints(max_atoms=12)
+
+
+def test_an_untrained_model_emits_symmetric_cells_only(tiny_model, small):
+    found = draw(tiny_model, constraints=small)
+    tables = symmetry_tables()
+    crystals = [c for c in found.crystals() if c is not None]
+    assert len(crystals) > 30
+    for crystal in crystals:
+        metric = crystal.lattice @ crystal.lattice.T
+        assert crystal.volume > 0
+        for rotation in tables.point_rotations(crystal.number):
+            image = rotation.T @ metric @ rotation
+            np.testing.assert_allclose(image, metric, rtol=0, atol=1e-5 * metric.max())
+        embed = tables.embed[crystal.number, crystal.wyckoffs]
+        offset = tables.offset[crystal.number, crystal.wyckoffs]
+        exact = np.einsum("sij,sj->si", embed, crystal.frac_coords) + offset
+        gap = exact - crystal.frac_coords
+        np.testing.assert_allclose(gap - np.round(gap), 0, atol=1e-5)
+
+
+def test_composition_once_drawn_is_completed(tiny_model, small):
+    found = draw(tiny_model, constraints=small)
+    limit = tiny_model.config.decoder.max_sites
+    assert (found.complete | (found.num_sites == limit)).all()
+
+
+def test_fixed_composition_is_obeyed(tiny_model):
+    wanted = {22: 2, 8: 4}
+    found = draw(tiny_model, 16, constraints=Constraints(composition=wanted))
+    crystals = [c for c in found.crystals() if c is not None]
+    assert crystals
+    assert all(crystal.composition == wanted for crystal in crystals)
+
+
+def test_space_group_elements_and_size_are_obeyed(tiny_model):
+    limits = Constraints(
+        elements=frozenset({3, 8, 26}),
+        space_groups=frozenset({2, 14, 62}),
+        min_atoms=4,
+        max_atoms=10,
+    )
+    crystals = [c for c in draw(tiny_model, constraints=limits).crystals() if c]
+    assert crystals
+    for crystal in crystals:
+        assert set(crystal.composition) <= {3, 8, 26}
+        assert crystal.number in (2, 14, 62)
+        assert 4 <= crystal.num_primitive_atoms <= 10
+
+
+def test_same_seed_same_crystals(tiny_model, small):
+    one, other = (draw(tiny_model, 8, 5, constraints=small) for _ in range(2))
+    torch.testing.assert_close(one.frac_coords, other.frac_coords, rtol=0, atol=0)
+    torch.testing.assert_close(one.lattice, other.lattice, rtol=0, atol=0)
+    assert (one.number == other.number).all()
+
+
+def test_what_does_not_collide_passes_the_distance_check(tiny_model, small):
+    found = draw(tiny_model, constraints=small)
+    for crystal, collides in zip(found.crystals(), found.collides.tolist()):
+        if crystal is None or collides:
+            continue
+        lattice, coords, species, _ = crystal.expand_primitive()
+        assert check_distance(Candidate(lattice, coords, species)).passed
+
+
+def test_greedy_choice_and_nucleus():
+    logits = torch.tensor([[2.0, 1.0, -1e9]]).expand(500, 3)
+    assert (choose(logits, 0.0) == 0).all()
+    generator = torch.Generator().manual_seed(0)
+    drawn = choose(logits, 1.0, generator=generator)
+    assert set(drawn.tolist()) == {0, 1}
+    share = float((drawn == 0).float().mean())
+    assert abs(share - 1 / (1 + np.exp(-1))) < 0.06
+    assert (choose(logits, 1.0, top_p=0.5, generator=generator) == 0).all()
+
+
+def test_a_model_without_flow_says_so(tiny_model):
+    with pytest.raises(ConfigError, match="gaussian"):
+        tiny_model.prior_sample(2, prior="flow")

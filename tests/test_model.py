@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from crystalvae.batch import CrystalStore
+from crystalvae.errors import CheckpointError, ConfigError
+from crystalvae.model import CrystalVAE, EncoderConfig
+from crystalvae.training.fit_prior import fit_prior
+
+
+def test_likelihood_is_normalised_over_space_groups(tiny_model):
+    state = torch.randn(3, tiny_model.config.decoder.dim)
+    logits = tiny_model.decoder.group_head.logits(state)
+    total = torch.softmax(logits, -1)[:, 1:].sum(-1)
+    torch.testing.assert_close(total, torch.ones(3))
+
+
+def test_lattice_density_integrates_to_one_for_cubic_cells(tiny_model):
+    head = tiny_model.decoder.lattice_head
+    state = torch.randn(1, tiny_model.config.decoder.dim)
+    grid = torch.linspace(-15, 15, 30001)
+    coords = torch.zeros(len(grid), 6)
+    coords[:, 0] = grid
+    system = torch.full((len(grid),), 6)
+    density = (-head.loss(state.expand(len(grid), -1), coords, system)).exp()
+    assert abs(float(torch.trapezoid(density, grid)) - 1) < 1e-3
+
+
+def test_coordinate_density_integrates_to_one(tiny_model):
+    head = tiny_model.decoder.coordinate_head
+    count = 4000
+    context = torch.randn(1, 3 * tiny_model.config.decoder.dim).expand(count, -1)
+    coords = torch.zeros(count, 3)
+    coords[:, 0] = (torch.arange(count) + 0.5) / count
+    free = torch.tensor([[True, False, False]]).expand(count, 3)
+    density = (-head.loss(context, coords, free)).exp()
+    assert abs(float(density.mean()) - 1) < 2e-3
+
+
+def test_log_prob_does_not_depend_on_the_company(tiny_model, crystals):
+    z = torch.randn(len(crystals), tiny_model.config.latent.dim)
+    together = tiny_model.log_prob(crystals, z)["total"]
+    single = [
+        float(tiny_model.log_prob([crystal], z[i : i + 1])["total"])
+        for i, crystal in enumerate(crystals)
+    ]
+    np.testing.assert_allclose(together, single, rtol=1e-3, atol=1e-3)
+
+
+def test_every_parameter_gets_a_gradient(tiny_model, crystals):
+    batch = CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
+    objective = tiny_model.train()(batch, tiny_model.beta_tensor(0.1, len(crystals)))
+    (objective.distortion + objective.kl).mean().backward()
+    for name, parameter in tiny_model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_decoding_by_steps_agrees_with_decoding_at_once(tiny_model):
+    transformer = tiny_model.decoder.transformer
+    tokens = torch.randn(3, 7, tiny_model.config.decoder.dim)
+    valid = torch.ones(3, 7, dtype=torch.bool)
+    valid[1, 3] = False
+    whole = transformer(tokens, valid)
+    cache = transformer.new_cache(3, 7, tokens)
+    for step in range(7):
+        state = transformer.step(tokens[:, step : step + 1], cache, valid[:, step])
+        torch.testing.assert_close(
+            state[valid[:, step]], whole[:, step][valid[:, step]], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_saved_model_is_the_same_model(tiny_model, crystals, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "one")
+    loaded = CrystalVAE.from_pretrained(tmp_path / "one", device="cpu")
+    loaded.save_pretrained(tmp_path / "two")
+    again = CrystalVAE.from_pretrained(tmp_path / "two", device="cpu")
+    one, two = loaded.encode(crystals), again.encode(crystals)
+    torch.testing.assert_close(one.mu, two.mu, rtol=0, atol=0)
+    assert loaded.config == tiny_model.config
+
+
+def test_fitted_flow_survives_saving(tiny_model, crystals, tmp_path):
+    store = CrystalStore.from_crystals(crystals)
+    fitted = fit_prior(tiny_model, store, steps=3, batch_size=8)
+    fitted.save_pretrained(tmp_path)
+    loaded = CrystalVAE.from_pretrained(tmp_path, device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    z = loaded.prior_sample(5, beta=0.5, generator=generator)
+    assert z.shape == (5, 8)
+    assert torch.isfinite(z).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b"\x00" * 20),
+        ("config.json", b"{"),
+        ("config.json", b'{"format_version": 99, "model": {}}'),
+        ("config.json", b'{"format_version": 1, "model": {"colour": 3}}'),
+    ],
+)
+def test_damaged_model_says_which_file(tiny_model, tmp_path, file, content):
+    tiny_model.save_pretrained(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        CrystalVAE.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_truncated_weights_are_refused(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="truncated"):
+        CrystalVAE.from_pretrained(tmp_path)
+
+
+def test_config_of_a_saved_model_is_plain_json(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["model"]["latent"]["dim"] == 8
+
+
+def test_unknown_encoder_and_model_are_named():
+    with pytest.raises(ConfigError, match="moment"):
+        EncoderConfig("momentum")
+    with pytest.raises(CheckpointError, match="no model"):
+        CrystalVAE.from_pretrained("nothing-of-this-name")

@@ -1,0 +1,158 @@
+import csv
+
+import pytest
+import torch
+
+from crystalvae.config import from_dict, read_toml
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.packed import pack, write_packed
+from crystalvae.errors import CheckpointError, ConfigError, DataError
+from crystalvae.model import CrystalVAE
+from crystalvae.training.config import RunConfig
+from crystalvae.training.data import epoch_batches
+from crystalvae.training.trainer import Trainer
+from tests.conftest import REFERENCE, TINY_OPTIONS
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    crystals = [AsymmetricUnit.from_structure(s) for s, _ in REFERENCE.values()] * 4
+    path = tmp_path_factory.mktemp("data") / "reference"
+    write_packed(path, pack(crystals), [str(i) for i in range(len(crystals))], {})
+    return path
+
+
+def run_config(dataset, epochs=2, **training):
+    return from_dict(
+        RunConfig,
+        {
+            "data": {"train": [{"path": str(dataset)}], "val": [{"path": str(dataset)}]},
+            "model": {
+                "encoder": {"name": "gated", "options": TINY_OPTIONS},
+                "latent": {"dim": 8, "hidden_dim": 16, "pair_dim": 8},
+                "decoder": {"dim": 32, "num_layers": 1, "num_heads": 4},
+            },
+            "training": {
+                "epochs": epochs,
+                "batch_size": 16,
+                "warmup_steps": 2,
+                "precision": "32-true",
+                "save_every": 2,
+            }
+            | training,
+        },
+    )
+
+
+def rows(path):
+    with (path / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def train(config, output, resume=False):
+    return Trainer(config, output.parent, output, "cpu").fit(resume=resume)
+
+
+def test_training_lowers_the_loss_and_leaves_a_model(dataset, tmp_path):
+    best = train(run_config(dataset, 12, learning_rate=5e-3), tmp_path / "run")
+    history = rows(tmp_path / "run")
+    assert float(history[-1]["val_loss"]) < 0.7 * float(history[0]["val_loss"])
+    assert float(history[-1]["val_kl_low"]) > 1
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    assert CrystalVAE.from_pretrained(best).card["epoch"] > 0
+
+
+def test_killed_run_resumes_to_the_same_weights(dataset, tmp_path, monkeypatch):
+    config = run_config(dataset, 3)
+    train(config, tmp_path / "whole")
+    killed = tmp_path / "killed"
+    original = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", dying_step(original, 5))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, killed)
+    monkeypatch.setattr(Trainer, "_step", original)
+    train(config, killed, resume=True)
+    one = torch.load(tmp_path / "whole/last.pt", weights_only=True)
+    two = torch.load(killed / "last.pt", weights_only=True)
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value, rtol=0, atol=0)
+    assert [r["val_loss"] for r in rows(killed)] == [
+        r["val_loss"] for r in rows(tmp_path / "whole")
+    ]
+
+
+def dying_step(original, at):
+    def step(self, batch, number):
+        if number == at:
+            raise KeyboardInterrupt
+        return original(self, batch, number)
+
+    return step
+
+
+def test_truncated_checkpoint_is_named(dataset, tmp_path):
+    config = run_config(dataset, 1)
+    train(config, tmp_path / "run")
+    last = tmp_path / "run/last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"last\.pt is truncated"):
+        train(config, tmp_path / "run", resume=True)
+
+
+def test_a_second_run_does_not_overwrite_the_first(dataset, tmp_path):
+    config = run_config(dataset, 1)
+    train(config, tmp_path / "run")
+    with pytest.raises(DataError, match="--resume"):
+        train(config, tmp_path / "run")
+
+
+def test_full_disk_keeps_the_last_checkpoint(dataset, tmp_path, monkeypatch):
+    config = run_config(dataset, 2)
+    real, calls = torch.save, []
+
+    def failing(state, path):
+        calls.append(path)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        real(state, path)
+
+    monkeypatch.setattr(torch, "save", failing)
+    with pytest.raises(CheckpointError, match="disk space"):
+        train(config, tmp_path / "run")
+    torch.load(tmp_path / "run/last.pt", weights_only=True)
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_batches_meet_every_crystal_once_and_keep_lengths_together():
+    sizes = torch.randint(1, 20, (1000,))
+    batches = epoch_batches(sizes, 10, 20, seed=0, epoch=1)
+    assert sorted(torch.cat(batches).tolist()) == list(range(1000))
+    spread = torch.stack([sizes[b].max() - sizes[b].min() for b in batches])
+    assert spread.float().mean() < 4
+    again = epoch_batches(sizes, 10, 20, seed=0, epoch=1)
+    assert all((a == b).all() for a, b in zip(batches, again))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[training]\nepoch = 3", "did you mean 'epochs'"),
+        ("[training]\nepochs = 'many'", "training.epochs must be of type int"),
+        ("[model.encoder]\nname = 'gate'", "unknown encoder"),
+        ("[training", "not valid TOML"),
+    ],
+)
+def test_wrong_config_is_explained(tmp_path, text, message):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_toml(RunConfig, path)
+
+
+def test_settings_can_be_overridden(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("[training]\nlearning_rate = 1e-4\n")
+    config = read_toml(RunConfig, path, ["training.epochs=7", "model.latent.dim=32"])
+    assert config.training.epochs == 7
+    assert config.training.learning_rate == 1e-4
+    assert config.model.latent.dim == 32
