@@ -33,7 +33,7 @@ class AsymmetricUnit:
     atomic_numbers: np.ndarray
     """Element of each site, ``(S,)``."""
     frac_coords: np.ndarray
-    """A point of each orbit that obeys the first triplet of its position, ``(S, 3)``."""
+    """A point of each orbit, on its position's first triplet, ``(S, 3)``."""
 
     def __repr__(self) -> str:
         sites = " ".join(
@@ -97,7 +97,9 @@ class AsymmetricUnit:
         from pymatgen.core import Composition
 
         divisor = gcd(*self.composition.values())
-        counts = {chemical_symbols[z]: n // divisor for z, n in self.composition.items()}
+        counts = {
+            chemical_symbols[z]: n // divisor for z, n in self.composition.items()
+        }
         return Composition(counts).reduced_formula
 
     def expand(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -190,4 +192,3 @@ class AsymmetricUnit:
             atoms.numbers,
             symprec=symprec,
         )
-

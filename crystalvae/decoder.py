@@ -151,7 +151,7 @@ class Decoder(nn.Module):
         return tokens + slots
 
     def remaining_features(self, remaining: Tensor) -> Tensor:
-        """Embed what is left of each element ``(..., 119)`` in the conventional cell."""
+        """Embed what is left of each element in the conventional cell."""
         total = remaining.sum(-1, keepdim=True).clamp(min=1)
         features = torch.cat([2 * remaining / total, (1 + remaining).log()], -1)
         return self.remaining(features)
@@ -315,7 +315,9 @@ class Decoder(nn.Module):
                 state, factors, embedded, elements_allowed, species
             ),
             "coords": self.coordinate_head.loss(
-                context, batch.frac_coords[mask], self.tables.free[number[owner], letter]
+                context,
+                batch.frac_coords[mask],
+                self.tables.free[number[owner], letter],
             ),
         }
         for part, value in per_site.items():

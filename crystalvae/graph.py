@@ -52,7 +52,9 @@ def orbit_graph(
             break
         radius *= 1.35
     else:
-        raise InvalidStructureError("no neighbours within reach; is the cell too large?")
+        raise InvalidStructureError(
+            "no neighbours within reach; is the cell too large?"
+        )
     order = np.lexsort((site[point], np.round(distance, 4), centre))
     start = np.searchsorted(centre[order], np.arange(num_sites))
     chosen = order[start[:, None] + np.arange(num_neighbors)]

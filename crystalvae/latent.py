@@ -68,7 +68,7 @@ class Posterior:
     """Logarithm of the variance, ``(B, D)``."""
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw z = mu + sigma ε, ``(B, D)``; noise is drawn on the generator's device."""
+        """Draw z = mu + sigma ε, ``(B, D)``, with noise on the generator's device."""
         noise_device = generator.device if generator is not None else self.mu.device
         noise = torch.randn(
             self.mu.shape, generator=generator, device=noise_device, dtype=self.mu.dtype
@@ -117,7 +117,9 @@ def composition_features(element: Tensor, count: Tensor) -> Tensor:
 def size_free_lattice(batch: CrystalBatch) -> Tensor:
     """Log-Cholesky coordinates with the size of the cell divided out, ``(B, 6)``."""
     scale = batch.num_atoms.float().log()[:, None] / 3
-    return torch.cat([batch.lattice_coords[:, :3] - scale, batch.lattice_coords[:, 3:]], 1)
+    return torch.cat(
+        [batch.lattice_coords[:, :3] - scale, batch.lattice_coords[:, 3:]], 1
+    )
 
 
 class PosteriorHead(nn.Module):

@@ -86,9 +86,7 @@ class CrystalVAE(nn.Module):
         except TypeError as error:
             raise ConfigError(f"encoder {config.encoder.name!r}: {error}") from error
         self.encoder = build_encoder(config.encoder.name, encoder_config, self.tables)
-        self.posterior = PosteriorHead(
-            config.latent, self.tables, self.encoder.out_dim
-        )
+        self.posterior = PosteriorHead(config.latent, self.tables, self.encoder.out_dim)
         self.decoder = Decoder(config.decoder, config.latent, self.tables)
         self.prior = (
             LatentFlow(config.prior, config.latent)
@@ -203,7 +201,7 @@ class CrystalVAE(nn.Module):
         z: Tensor,
         beta: float | None = None,
     ) -> dict[str, Tensor]:
-        """log p(crystal | z) in nats by part, each ``(len(crystals),)``, and ``total``."""
+        """Log-likelihoods given z in nats, by part and ``total``, ``(crystals,)``."""
         batch = CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
         losses = self.decoder(
             batch.to(self.device),
@@ -223,7 +221,9 @@ class CrystalVAE(nn.Module):
 
         return generate(self, z, **options).crystals()
 
-    def sample(self, num: int, *, seed: int = 0, **options: Any) -> list[AsymmetricUnit]:
+    def sample(
+        self, num: int, *, seed: int = 0, **options: Any
+    ) -> list[AsymmetricUnit]:
         """Draw ``num`` complete crystals; see :func:`crystalvae.design.sample`."""
         from crystalvae.design.sample import draw
 

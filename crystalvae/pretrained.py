@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,11 +71,13 @@ def save_model(model: CrystalVAE, directory: Path) -> None:
     text = json.dumps(config, indent=1)
     partial_config = directory / (CONFIG_FILE + ".partial")
     partial_config.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, directory / WEIGHTS_FILE)
-    os.replace(partial_config, directory / CONFIG_FILE)
+    partial.replace(directory / WEIGHTS_FILE)
+    partial_config.replace(directory / CONFIG_FILE)
 
 
-def load_model(name: str | Path, device: str | torch.device | None = None) -> CrystalVAE:
+def load_model(
+    name: str | Path, device: str | torch.device | None = None
+) -> CrystalVAE:
     """Load a model in eval mode.
 
     Args:
@@ -95,8 +96,8 @@ def load_model(name: str | Path, device: str | torch.device | None = None) -> Cr
         values = content["model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{directory / CONFIG_FILE} is missing or damaged ({error}); copy the model "
-            "again"
+            f"{directory / CONFIG_FILE} is missing or damaged ({error}); copy the "
+            "model again"
         ) from error
     if version > FORMAT_VERSION:
         raise CheckpointError(

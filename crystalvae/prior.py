@@ -27,7 +27,9 @@ class PriorConfig:
 
     def __post_init__(self) -> None:
         if self.name not in PRIORS:
-            raise ValueError(f"prior {self.name!r} is unknown; known: {', '.join(PRIORS)}")
+            raise ValueError(
+                f"prior {self.name!r} is unknown; known: {', '.join(PRIORS)}"
+            )
 
 
 class LatentFlow(nn.Module):

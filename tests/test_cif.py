@@ -52,10 +52,8 @@ def test_strict_reader_accepts_the_setting_of_every_group(number):
     coords = torch.cat([lengths, torch.zeros(3)]).double()
     system = torch.tensor(int(tables.system[number]))
     lattice = coords_to_lattice(complete_coords(coords, system)).numpy()
-    site = np.array([[0.113, 0.237, 0.391]])
-    crystal = AsymmetricUnit(
-        number, lattice, np.array([general]), np.array([14]), site
-    )
+    site = np.array([[0.113, 0.317, 0.391]])
+    crystal = AsymmetricUnit(number, lattice, np.array([general]), np.array([14]), site)
     block = gemmi.cif.read_string(crystal.to_cif()).sole_block()
     small = gemmi.make_small_structure_from_block(block)
     operations = {op.triplet() for op in small.spacegroup.operations()}

@@ -1,6 +1,6 @@
 """Rebuild ``crystalvae/screening/elements.json`` from SMACT's tables.
 
-    python tools/build_element_tables.py
+python tools/build_element_tables.py
 """
 
 import json

@@ -97,7 +97,9 @@ def primitive_orbit(embed, offset, rotations, translations, centring, rng):
         seen = images[chosen][:, None] + centring[None] / GRID - image
         if not (np.abs(seen - np.round(seen)).max(-1) < 1e-6).any():
             chosen.append(k)
-    lookup = {operation_key(r, t): k for k, (r, t) in enumerate(zip(rotations, translations))}
+    lookup = {
+        operation_key(r, t): k for k, (r, t) in enumerate(zip(rotations, translations))
+    }
     return [
         lookup[operation_key(rotations[k], translations[k] + c)]
         for c in centring
@@ -108,7 +110,9 @@ def primitive_orbit(embed, offset, rotations, translations, centring, rng):
 def candidate_rotations(number: int) -> np.ndarray:
     """Integer matrices that may belong to the normaliser, identity first."""
     if number <= 2:
-        grids = np.array(list(itertools.product((-1, 0, 1), repeat=9))).reshape(-1, 3, 3)
+        grids = np.array(list(itertools.product((-1, 0, 1), repeat=9))).reshape(
+            -1, 3, 3
+        )
     elif number <= 15:
         plane = np.array(list(itertools.product((-1, 0, 1), repeat=4)))
         grids = np.zeros((2 * len(plane), 3, 3), int)
@@ -180,7 +184,9 @@ def normaliser(number, rotations, translations, polar):
     return np.array(out_rotations), np.array(out_translations)
 
 
-def map_letters(norm_r, norm_t, rotations, translations, multiplicity, dof, embed, offset, rng):
+def map_letters(
+    norm_r, norm_t, rotations, translations, multiplicity, dof, embed, offset, rng
+):
     """For each normaliser element and letter, the letter of the image position."""
     count = int((multiplicity > 0).sum())
     result = np.full((len(norm_r), len(LETTERS)), -1)
@@ -269,7 +275,9 @@ def build() -> dict[str, np.ndarray]:
         table["default_hall_number"][number] = next(
             t.hall_number for t in types if t.number == number
         )
-        table["default_origin"][number] = origin_shift(number, hall, rotations, translations)
+        table["default_origin"][number] = origin_shift(
+            number, hall, rotations, translations
+        )
         table["centring"][number] = len(centring)
         table["primitive"][number] = PRIMITIVE[symbols[-1][0]]
         polar = polar_axes(np.unique(rotations, axis=0))
@@ -281,7 +289,9 @@ def build() -> dict[str, np.ndarray]:
             free, embed, offset = free_coordinates(
                 np.round(matrix[:3, :3]).astype(int), to_grid(matrix[:3, 3])
             )
-            orbit = primitive_orbit(embed, offset, rotations, translations, centring, rng)
+            orbit = primitive_orbit(
+                embed, offset, rotations, translations, centring, rng
+            )
             assert len(orbit) == len(position.ops) == position.multiplicity
             assert orbit[0] == 0
             table["multiplicity"][number, w] = len(orbit)

@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
             sizes = ", ".join(f"{split} {n}" for split, n in card["splits"].items())
             print(f"{name:11s} {card['title']} ({sizes or 'see its card'})")
         return 0
-    for path in fetch(args.name, args.output or Path(args.name), progress=args.progress):
+    for path in fetch(
+        args.name, args.output or Path(args.name), progress=args.progress
+    ):
         print(path)
     return 0

@@ -19,7 +19,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.model is None:
         for name, path in shipped_models().items():
-            card = json.loads((path / "config.json").read_text(encoding="utf-8"))["card"]
+            card = json.loads((path / "config.json").read_text(encoding="utf-8"))[
+                "card"
+            ]
             print(f"{name:12s} {card.get('summary', '')}")
         return 0
     model = load_model(args.model, "cpu")
@@ -28,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"parameters  {parameters / 1e6:.2f} million")
     print(f"encoder     {model.config.encoder.name}")
     latent = model.config.latent
-    print(f"latent      {latent.dim} dimensions, beta {latent.beta_min} to {latent.beta_max}")
+    knob = f"beta {latent.beta_min} to {latent.beta_max}"
+    print(f"latent      {latent.dim} dimensions, {knob}")
     for key, value in model.card.items():
         if key not in ("run", "parts"):
             text = json.dumps(value) if isinstance(value, (dict, list)) else value

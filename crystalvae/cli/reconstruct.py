@@ -15,7 +15,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("input", help="structures, as for prepare")
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
     parser.add_argument("-n", type=int, help="use a random N of the structures")
-    parser.add_argument("--seed", type=int, default=0, help="of that choice (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of that choice (%(default)s)"
+    )
     parser.add_argument("--beta", type=float, help="the knob (most detail)")
     parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     parser.add_argument("--workers", type=int, help="processes (one a core)")
@@ -67,9 +69,11 @@ def run(args: argparse.Namespace) -> int:
         except InvalidStructureError as error:
             row["error"] = str(error)
             continue
-        if len(crystal.wyckoffs) > limits.max_sites or len(crystal.composition) > min(
-            limits.max_elements, 118
-        ) or max(crystal.composition.values()) > limits.max_count:
+        if (
+            len(crystal.wyckoffs) > limits.max_sites
+            or len(crystal.composition) > min(limits.max_elements, 118)
+            or max(crystal.composition.values()) > limits.max_count
+        ):
             row["error"] = "it is larger than the model can emit"
             continue
         row["place"] = len(crystals)
@@ -125,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     write_table(directory / "table.csv", rows)
     write_text(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
     print(
-        f"match rate {summary['match_rate']:.4f} of {len(rows)} (every structure counted),"
+        f"match rate {summary['match_rate']:.4f} of {len(rows)} (all counted),"
         f" RMSE {summary['rmse']}; CIFs and table in {directory}"
     )
     return 0

@@ -63,7 +63,9 @@ def _range(text: str, what: str) -> tuple[int, int]:
         first = int(low)
         last = int(high) if high else first
     except ValueError as error:
-        raise ConfigError(f"{what} must be a number or a range A-B, not {text!r}") from error
+        raise ConfigError(
+            f"{what} must be a number or a range A-B, not {text!r}"
+        ) from error
     if not 1 <= first <= last:
         raise ConfigError(f"{what} {text!r} is an empty range")
     return first, last
@@ -168,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
         "p1_share": round(groups[1] / max(len(crystals), 1), 4),
         "space_groups": len(groups),
         "seconds": round(seconds, 2),
-        "note": "checked for plausibility only; novelty and stability were not computed",
+        "note": "checked for plausibility; novelty and stability were not computed",
     }
     write_crystals(directory, crystals, names, rows, summary)
     fell = ", ".join(f"{n} {reason}" for reason, n in report.fallen.most_common())

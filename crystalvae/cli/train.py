@@ -10,7 +10,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
     parser = subparsers.add_parser("train", help="train a model from a config")
     parser.add_argument("config", type=Path, help="TOML file")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="run directory")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="run directory"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint"
     )

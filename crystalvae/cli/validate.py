@@ -28,9 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.screening.engine import screen_input, summarize
 
     directory = open_directory(args.output)
-    records = screen_input(
-        args.input, num_workers=args.workers, progress=args.progress
-    )
+    records = screen_input(args.input, num_workers=args.workers, progress=args.progress)
     rows = [record.row() for record in records]
     summary = {"input": str(args.input), **summarize(records)}
     write_table(directory / "table.csv", rows)

@@ -6,7 +6,6 @@ import csv
 import gzip
 import hashlib
 import json
-import os
 import urllib.error
 import urllib.request
 from functools import cache
@@ -88,7 +87,7 @@ def _download(url: str, path: Path, checksum: str | None, progress: bool) -> Pat
     if checksum is not None and digest.hexdigest() != checksum:
         partial.unlink(missing_ok=True)
         raise DataError(f"{url} has another checksum than its card; try again later")
-    os.replace(partial, path)
+    partial.replace(path)
     return path
 
 
@@ -106,5 +105,5 @@ def write_prototypes(path: Path, *, progress: bool = False) -> Path:
         writer.writerow(["material_id", "cif"])
         for name, crystal in crystals:
             writer.writerow([name, write_cif(crystal, name=name)])
-    os.replace(partial, path)
+    partial.replace(path)
     return path

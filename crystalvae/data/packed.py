@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,7 +152,7 @@ def write_packed(
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     if path.exists():
         shutil.rmtree(path)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 class PackedDataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +42,7 @@ def write_shard(
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def read_shard(
@@ -93,7 +92,11 @@ def merge_shards(paths: Sequence[Path], output: Path, info: dict) -> Path:
         for content, ids, *_ in (read_shard(path, arrays=True) for path in paths)
         if ids
     )
-    for kinds, rows in ((CRYSTAL_ARRAYS, crystals), (SITE_ARRAYS, sites), (COMP_ARRAYS, comps)):
+    for kinds, rows in (
+        (CRYSTAL_ARRAYS, crystals),
+        (SITE_ARRAYS, sites),
+        (COMP_ARRAYS, comps),
+    ):
         for name, dtype in kinds.items():
             create(name, rows, dtype, widths.get(name, first[name].shape[1:]))
     for name in ("site_offset", "comp_offset"):
@@ -120,7 +123,9 @@ def merge_shards(paths: Sequence[Path], output: Path, info: dict) -> Path:
             for index, values in enumerate(numbers):
                 for name, value in values.items():
                     columns[name][row + index] = value
-            id_file.write(("\n" if row else "") + "\n".join(i.replace("\n", " ") for i in ids))
+            id_file.write(
+                ("\n" if row else "") + "\n".join(i.replace("\n", " ") for i in ids)
+            )
             row, site, comp = row + len(ids), site + spans[1][2], comp + spans[2][2]
     for array in files.values():
         array.flush()

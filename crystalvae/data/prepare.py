@@ -49,7 +49,9 @@ class Report:
     @property
     def reasons(self) -> dict[str, int]:
         """Refusals by kind, most frequent first."""
-        kinds = Counter(reason.split(";")[0].split("(")[0] for *_, reason in self.refused)
+        kinds = Counter(
+            reason.split(";")[0].split("(")[0] for *_, reason in self.refused
+        )
         return dict(kinds.most_common())
 
 
@@ -100,8 +102,8 @@ def prepare(
             _run(_chunks(jobs), shards, work, num_workers, bar.update)
     except OSError as error:
         raise DataError(
-            f"cannot write {shards} ({error}); free disk space and run the same command "
-            "again to go on"
+            f"cannot write {shards} ({error}); free disk space and run the same "
+            "command again to go on"
         ) from error
     paths = sorted(shards.glob("shard-*.npz"))
     report = Report()
@@ -112,14 +114,16 @@ def prepare(
     report.converted = report.total - len(report.refused)
     if not report.converted:
         reasons = "; ".join(reason for *_, reason in report.refused[:3])
-        raise DataError(f"{source} holds no usable structure ({reasons or 'it is empty'})")
+        raise DataError(
+            f"{source} holds no usable structure ({reasons or 'it is empty'})"
+        )
     report.seconds = time.perf_counter() - began
     info = {"source": str(Path(str(source)).name), "options": options}
     partial = merge_shards(paths, output, info)
     _write_report(partial, report)
     if output.exists():
         shutil.rmtree(output)
-    os.replace(partial, output)
+    partial.replace(output)
     PackedDataset(output)
     shutil.rmtree(shards)
     return report
@@ -275,7 +279,9 @@ class _Work:
                     entry = self._entry(job)
                     crystal, graph = self._convert(entry)
             except _TooLong:
-                refused.append((name, source, f"it took more than {TIMEOUT} s; simplify it"))
+                refused.append(
+                    (name, source, f"it took more than {TIMEOUT} s; simplify it")
+                )
             except Exception as error:
                 reason = str(error).splitlines()[0] if str(error) else repr(error)
                 refused.append((name, source, reason))
@@ -328,5 +334,3 @@ def _write_report(directory: Path, report: Report) -> None:
         writer = csv.writer(file)
         writer.writerow(["material_id", "source", "reason"])
         writer.writerows(report.refused)
-
-

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,10 +38,12 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path} ({error}); free some disk space") from error
+        raise DataError(
+            f"cannot write {path} ({error}); free some disk space"
+        ) from error
 
 
 def write_crystals(

@@ -88,9 +88,7 @@ def draws(
     batch = 0
     while True:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch)
-        z = model.prior_sample(
-            batch_size, beta=beta, generator=generator, prior=prior
-        )
+        z = model.prior_sample(batch_size, beta=beta, generator=generator, prior=prior)
         found = generate(
             model,
             z,

@@ -1,10 +1,6 @@
 """Decoding: from latent vectors to complete, symmetric, collision-free crystals."""
 
-from crystalvae.generation.decode import (
-    Constraints,
-    Generated,
-    SamplingOptions,
-    generate,
-)
+from crystalvae.generation.decode import generate
+from crystalvae.generation.options import Constraints, Generated, SamplingOptions
 
 __all__ = ["Constraints", "Generated", "SamplingOptions", "generate"]

@@ -142,7 +142,9 @@ def lattice_to_parameters(lattice: Tensor) -> tuple[Tensor, Tensor]:
     metric = metric_tensor(lattice)
     lengths = metric.diagonal(dim1=-2, dim2=-1).sqrt()
     cosines = metric / (lengths[..., :, None] * lengths[..., None, :])
-    chosen = torch.stack([cosines[..., 1, 2], cosines[..., 0, 2], cosines[..., 0, 1]], -1)
+    chosen = torch.stack(
+        [cosines[..., 1, 2], cosines[..., 0, 2], cosines[..., 0, 1]], -1
+    )
     return lengths, torch.rad2deg(torch.arccos(chosen.clamp(-1, 1)))
 
 

@@ -84,5 +84,7 @@ def wrapped_normal_log_prob(
     shift = torch.arange(-num_images, num_images + 1, device=x.device, dtype=mean.dtype)
     offset = torus_difference(x, mean)[..., None] + shift
     scale = log_scale[..., None]
-    terms = -0.5 * (offset * torch.exp(-scale)) ** 2 - scale - 0.5 * math.log(2 * math.pi)
+    terms = (
+        -0.5 * (offset * torch.exp(-scale)) ** 2 - scale - 0.5 * math.log(2 * math.pi)
+    )
     return torch.logsumexp(terms, -1)

@@ -13,7 +13,7 @@ import numpy as np
 
 @cache
 def element_table() -> dict[int, dict[str, Any]]:
-    """Mass, covalent radius, metallicity, electronegativity and oxidation states by Z."""
+    """Mass, radius, metallicity, electronegativity, oxidation states by Z."""
     file = resources.files("crystalvae.screening") / "elements.json"
     rows = json.loads(file.read_text(encoding="utf-8"))
     return {row["z"]: {"symbol": symbol, **row} for symbol, row in rows.items()}

@@ -61,7 +61,9 @@ class Record:
         }
         for name, result in self.results.items():
             row[name] = "" if result.passed is None else result.passed
-            row[f"{name}_value"] = "" if result.value is None else round(result.value, 4)
+            row[f"{name}_value"] = (
+                "" if result.value is None else round(result.value, 4)
+            )
         notes = [r.message for r in self.results.values() if not r.passed and r.message]
         row["notes"] = "; ".join(notes)
         return row

@@ -11,7 +11,7 @@ SYMPREC = (0.01, 0.1)
 
 
 def check_group(candidate: Candidate) -> CheckResult:
-    """spglib finds the declared group."""
+    """Spglib finds the declared group."""
     declared = candidate.declared_group
     if declared is None:
         return CheckResult("group", None, None, "no space group was declared")

@@ -117,9 +117,7 @@ def canonical_sites(
     moved = np.einsum("cij,nj->cni", rotations[cosets], coords)
     moved = moved + shifts[cosets][:, None]  # (M, N, 3)
     if polar.any():
-        names, first, counts = np.unique(
-            kinds[0], return_index=True, return_counts=True
-        )
+        names = np.unique(kinds[0])
         weight = np.array(
             [sizes[kinds[0] == name].sum() for name in names], dtype=np.int64
         )

@@ -30,7 +30,7 @@ def _positions(number: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
 
 @cache
 def _reachable(number: int, after: int) -> np.ndarray:
-    """Totals that free positions with a letter above ``after`` can make, as booleans."""
+    """Totals that free positions above the letter ``after`` can make."""
     multiplicities, repeatable = _positions(number)
     possible = np.zeros(MAX_TOTAL + 1, bool)
     possible[0] = True
@@ -47,7 +47,7 @@ def _reachable(number: int, after: int) -> np.ndarray:
 
 @cache
 def _singles(number: int, after: int) -> tuple[tuple[int, int], ...]:
-    """(multiplicity, how many) of the once-only positions above ``after``, largest first."""
+    """(multiplicity, how many) of once-only positions above ``after``, descending."""
     multiplicities, repeatable = _positions(number)
     count: dict[int, int] = {}
     for letter, (m, again) in enumerate(zip(multiplicities, repeatable)):

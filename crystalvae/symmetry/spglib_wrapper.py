@@ -11,10 +11,10 @@ import numpy as np
 
 os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
-import spglib  # noqa: E402
+import spglib
 
-from crystalvae.errors import InvalidStructureError  # noqa: E402
-from crystalvae.symmetry.tables import symmetry_tables  # noqa: E402
+from crystalvae.errors import InvalidStructureError
+from crystalvae.symmetry.tables import symmetry_tables
 
 
 def symmetry_dataset(

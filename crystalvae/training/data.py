@@ -91,8 +91,6 @@ def epoch_batches(
     for start in range(0, len(order), batch_size * bucket):
         chunk = order[start : start + batch_size * bucket]
         chunk = chunk[np.argsort(sizes[chunk], kind="stable")]
-        batches += [
-            chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)
-        ]
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
     full = [batch for batch in batches if len(batch) == batch_size] or batches
     return [torch.from_numpy(full[i]) for i in rng.permutation(len(full))]

@@ -61,9 +61,7 @@ def fit_prior(
         index = torch.randint(len(store), (batch_size,), generator=generator)
         mean, scale = means[which, index], scales[which, index]
         noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-        loss = flow.loss(
-            mean + scale * noise, ladder[which].to(mean.device), generator
-        )
+        loss = flow.loss(mean + scale * noise, ladder[which].to(mean.device), generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -289,24 +288,22 @@ class Trainer:
                 f"cannot write {path} ({error}); free some disk space and --resume: "
                 "the checkpoint before is intact"
             ) from error
-        os.replace(partial, path)
+        partial.replace(path)
 
     def _load(self, path: Path) -> None:
         try:
-            state = torch.load(
-                path, map_location=self.fabric.device, weights_only=True
-            )
+            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
         except Exception as error:
             raise CheckpointError(
-                f"{path} is truncated or no checkpoint ({type(error).__name__}); delete "
-                "it to start again, or restore a copy"
+                f"{path} is truncated or no checkpoint ({type(error).__name__}); "
+                "delete it to start again, or restore a copy"
             ) from error
         if json.loads(state["config"]) != json.loads(
             json.dumps(dataclasses.asdict(self.config))
         ):
             raise CheckpointError(
-                f"{path} was made with another config; use that one (config.json beside "
-                "it) or another output directory"
+                f"{path} was made with another config; use that one (config.json "
+                "beside it) or another output directory"
             )
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -317,7 +314,7 @@ class Trainer:
 def _write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _append_row(path: Path, row: dict[str, float]) -> None:

@@ -45,7 +45,9 @@ def test_every_entry_is_accounted_for(tmp_path):
     assert json.loads((tmp_path / "out/report.json").read_text())["converted"] == 1
 
 
-def test_result_does_not_depend_on_workers_or_interruption(table, tmp_path, monkeypatch):
+def test_result_does_not_depend_on_workers_or_interruption(
+    table, tmp_path, monkeypatch
+):
     monkeypatch.setattr(module, "CHUNK", 10)
     report = prepare(table, tmp_path / "one", num_workers=1)
     assert report.refused[0][0] == "broken"
@@ -68,7 +70,9 @@ def test_result_does_not_depend_on_workers_or_interruption(table, tmp_path, monk
     assert not (tmp_path / "three").exists()
     written = []
     monkeypatch.setattr(
-        module, "write_shard", lambda path, *rest: (written.append(path.name), real(path, *rest))
+        module,
+        "write_shard",
+        lambda path, *rest: (written.append(path.name), real(path, *rest)),
     )
     prepare(table, tmp_path / "three", num_workers=1)
     assert not set(written) & set(before)

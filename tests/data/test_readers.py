@@ -61,7 +61,9 @@ def write_tar(path):
 
 def atoms_of(name):
     atoms = AseAtomsAdaptor.get_atoms(STRUCTURES[name])
-    atoms = type(atoms)(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=1)
+    atoms = type(atoms)(
+        atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=1
+    )
     atoms.info = {"material_id": name, "energy_hull": 0.25}
     return atoms
 
@@ -252,7 +254,17 @@ def postgres(tmp_path):
 
     call(binaries / "initdb", "-D", data, "-U", "tester", "--auth=trust")
     options = f"-c listen_addresses='' -k {socket} -c fsync=off"
-    call(binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", tmp_path / "log", "start")
+    call(
+        binaries / "pg_ctl",
+        "-D",
+        data,
+        "-w",
+        "-o",
+        options,
+        "-l",
+        tmp_path / "log",
+        "start",
+    )
     try:
         call(binaries / "createdb", "-h", socket, "-U", "tester", "crystals")
         yield f"postgresql://tester@/crystals?host={socket}"
@@ -269,5 +281,3 @@ def test_postgresql(postgres):
     by_name = {e.material_id: e.structure for e in entries}
     for name in NAMES:
         assert StructureMatcher().fit(by_name[name], STRUCTURES[name])
-
-

@@ -70,10 +70,14 @@ def full_periodic_graph(crystal, num_neighbors=16):
     return site, np.array(neighbor), np.array(distance), np.array(direction)
 
 
-@pytest.mark.parametrize("name", ["nacl", "rutile", "wurtzite", "calcite", "perovskite"])
+@pytest.mark.parametrize(
+    "name", ["nacl", "rutile", "wurtzite", "calcite", "perovskite"]
+)
 def test_orbit_graph_is_exactly_the_full_periodic_graph(model, name):
     crystal = AsymmetricUnit.from_structure(REFERENCE[name][0])
-    quotient = orbit_data(CrystalStore.from_crystals([crystal]).batch(torch.tensor([0])))
+    quotient = orbit_data(
+        CrystalStore.from_crystals([crystal]).batch(torch.tensor([0]))
+    )
     expected = model.encoder(quotient)
 
     site, neighbor, distance, direction = full_periodic_graph(crystal)

@@ -39,8 +39,9 @@ def test_distance_agrees_with_pymatgen_in_skewed_cells(seed):
     ours = minimum_image_distance(
         torch.tensor(x), torch.tensor(y), torch.tensor(lattice)
     )
-    expected = [Lattice(cell).get_all_distances(a @ skew, b @ skew)[0, 0]
-                for a, b in zip(x, y)]
+    expected = [
+        Lattice(cell).get_all_distances(a @ skew, b @ skew)[0, 0] for a, b in zip(x, y)
+    ]
     np.testing.assert_allclose(ours, expected, atol=1e-9)
 
 

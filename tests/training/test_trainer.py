@@ -26,7 +26,10 @@ def run_config(dataset, epochs=2, **training):
     return from_dict(
         RunConfig,
         {
-            "data": {"train": [{"path": str(dataset)}], "val": [{"path": str(dataset)}]},
+            "data": {
+                "train": [{"path": str(dataset)}],
+                "val": [{"path": str(dataset)}],
+            },
             "model": {
                 "encoder": {"name": "gated", "options": TINY_OPTIONS},
                 "latent": {"dim": 8, "hidden_dim": 16, "pair_dim": 8},

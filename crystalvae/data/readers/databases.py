@@ -78,7 +78,7 @@ def read_extxyz(path: Path) -> Iterator[Entry]:
 
 
 def read_json(path: Path) -> Iterator[Entry]:
-    """pymatgen JSON(.gz): a structure, a list of them, ``{id: structure}`` or records.
+    """Pymatgen JSON(.gz): a structure, a list of them, ``{id: structure}`` or records.
 
     Raises:
         DataError: it is no JSON.

@@ -45,8 +45,8 @@ def csv_rows(path: Path) -> Iterator[tuple[str, str, str, dict[str, float]]]:
             names = reader.fieldnames or []
             if "cif" not in names:
                 raise DataError(
-                    f"{path} has no column 'cif' (columns: {', '.join(names)}); add one "
-                    "with the CIF text"
+                    f"{path} has no column 'cif' (columns: {', '.join(names)}); add "
+                    "one with the CIF text"
                 )
             for index, row in enumerate(reader):
                 name = row.get("material_id") or row.get("") or f"row-{index}"

@@ -1,0 +1,105 @@
+"""What can be asked of decoding, and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How to draw; the default is greedy decoding, which reconstructs."""
+
+    temperature: float = 0.0
+    """0 is greedy, 1 the model's own distribution."""
+    part_temperature: dict[str, float] = field(default_factory=dict)
+    """Temperature of single parts (``element``, ``count``, ``group``, ``lattice``,
+    ``wyckoff``, ``species``, ``coords``) where it differs."""
+    top_p: float = 1.0
+    """Nucleus of the categorical choices."""
+    attempts: int = 10
+    """Redraws of a site that collides, before it is given up."""
+    restarts: int = 3
+    """Times that a crystal in which a site was given up is decoded anew from its z."""
+    min_distance: float = 0.7
+    """Shortest distance allowed while placing, Å."""
+    radius_share: float = 0.6
+    """Shortest distance allowed as a share of the sum of covalent radii."""
+
+    def of(self, part: str) -> float:
+        """Temperature of a part."""
+        return self.part_temperature.get(part, self.temperature)
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What every crystal must obey, as masks on the choices."""
+
+    composition: dict[int, int] | None = None
+    """Atomic number → count in the primitive cell."""
+    elements: frozenset[int] | None = None
+    """Atomic numbers that may occur."""
+    space_groups: frozenset[int] | None = None
+    """Space-group numbers that may occur."""
+    min_atoms: int = 1
+    """Fewest atoms in the primitive cell."""
+    max_atoms: int | None = None
+    """Most atoms in the primitive cell."""
+
+
+@dataclass
+class Generated:
+    """Decoded crystals as padded tensors."""
+
+    number: Tensor
+    """Space-group numbers ``(B,)``."""
+    lattice: Tensor
+    """Conventional lattices, Cholesky form, Å, ``(B, 3, 3)``."""
+    num_sites: Tensor
+    """Sites placed ``(B,)``."""
+    wyckoff: Tensor
+    """``(B, S)``."""
+    atomic_numbers: Tensor
+    """``(B, S)``."""
+    frac_coords: Tensor
+    """``(B, S, 3)``."""
+    complete: Tensor
+    """Whether the composition was used up ``(B,)``."""
+    collides: Tensor
+    """Whether a site had to be placed too close to another ``(B,)``."""
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def replace(self, rows: Tensor, other: Generated) -> None:
+        """Overwrite ``rows`` by the crystals of ``other``."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[rows] = getattr(other, name)
+
+    def crystals(self) -> list[AsymmetricUnit | None]:
+        """As asymmetric units; None for an incomplete crystal."""
+        from crystalvae.crystal import AsymmetricUnit
+
+        number, size = self.number.tolist(), self.num_sites.tolist()
+        complete = self.complete.tolist()
+        lattice = self.lattice.double().cpu().numpy()
+        wyckoff = self.wyckoff.cpu().numpy()
+        species = self.atomic_numbers.cpu().numpy()
+        coords = self.frac_coords.double().cpu().numpy()
+        return [
+            AsymmetricUnit(
+                number=number[i],
+                lattice=lattice[i],
+                wyckoffs=wyckoff[i, : size[i]],
+                atomic_numbers=species[i, : size[i]],
+                frac_coords=coords[i, : size[i]],
+            )
+            if complete[i]
+            else None
+            for i in range(len(number))
+        ]

@@ -1,0 +1,200 @@
+"""Decoding up to the lattice: composition, space group, cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from crystalvae.generation.choose import choose, normal
+from crystalvae.generation.options import Constraints, SamplingOptions
+from crystalvae.geometry.lattice import complete_coords, coords_to_lattice
+from crystalvae.heads.composition import MASKED
+from crystalvae.symmetry.completion import can_complete
+
+if TYPE_CHECKING:
+    from crystalvae.model import CrystalVAE
+
+
+class Decoding:
+    """State of one batch while it is decoded, up to the lattice.
+
+    Args:
+        model: the model.
+        z: latent vectors ``(B, D)``.
+        beta: β of each ``(B,)``.
+        options: how to draw.
+        constraints: what must hold.
+        generator: source of randomness, on the CPU.
+    """
+
+    def __init__(
+        self,
+        model: CrystalVAE,
+        z: Tensor,
+        beta: Tensor,
+        options: SamplingOptions,
+        constraints: Constraints,
+        generator: torch.Generator | None,
+    ):
+        self.decoder = model.decoder.eval()
+        self.tables = model.tables
+        self.options = options
+        self.constraints = constraints
+        self.generator = generator
+        self.z = self.decoder.gated(z, beta)
+        self.bias = self.decoder.bias(self.z)
+        config = self.decoder.config
+        self.config = config
+        self.size = len(z)
+        self.device = z.device
+        length = config.num_prefix + config.max_elements + 3 + config.max_sites
+        tokens = self.decoder.prefix_tokens(self.z, beta) + self.bias[:, None]
+        self.cache = self.decoder.transformer.new_cache(self.size, length, tokens)
+        self.state = self.decoder.transformer.step(tokens, self.cache)
+
+    def draw(self, part: str, logits: Tensor) -> Tensor:
+        """Draw classes of a part, ``(M,)`` from ``(M, classes)``."""
+        options = self.options
+        return choose(logits, options.of(part), options.top_p, self.generator)
+
+    def feed(self, token: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Append a token ``(B, 1, dim)`` and return the new state ``(B, dim)``."""
+        token = token + self.bias[:, None]
+        return self.decoder.transformer.step(token, self.cache, valid)
+
+    def compositions(self) -> None:
+        """Draw elements and counts until every crystal has stopped."""
+        head, limits = self.decoder.composition_head, self.constraints
+        done = torch.zeros(self.size, dtype=torch.bool, device=self.device)
+        total = torch.zeros(self.size, dtype=torch.long, device=self.device)
+        previous, elements, counts = total.clone(), [], []
+        self.group_state = self.state.clone()
+        fixed = sorted((limits.composition or {}).items())
+        slots = self.decoder._slots("composition", self.config.max_elements + 1)
+        for step in range(self.config.max_elements + 1):
+            if limits.composition is not None:
+                z, n = fixed[step] if step < len(fixed) else (0, 0)
+                element, count = torch.full_like(total, z), torch.full_like(total, n)
+            else:
+                logits = head.element_logits(self.state, self.z, previous)
+                logits = self._limit_elements(logits, total, step)
+                element = self.draw("element", logits)
+                counts_of = head.count_logits(self.state, self.z, element)
+                logits = self._limit_counts(counts_of, logits, element, total, step)
+                count = self.draw("count", logits)
+            element = element.masked_fill(done, 0)
+            count = count.masked_fill(element == 0, 0)
+            token = self.decoder.species(element) + self.decoder.count(count)
+            self.state = self.feed((token + slots[step])[:, None], ~done)
+            stopped = (element == 0) & ~done
+            self.group_state[stopped] = self.state[stopped]
+            done |= element == 0
+            total += count
+            previous = element
+            elements.append(element)
+            counts.append(count)
+            if bool(done.all()):
+                break
+        self.element = torch.stack(elements, 1)
+        self.count = torch.stack(counts, 1)
+
+    def _limit_elements(self, logits: Tensor, total: Tensor, step: int) -> Tensor:
+        limits = self.constraints
+        if limits.elements is not None:
+            banned = torch.ones(logits.shape[1], dtype=torch.bool, device=self.device)
+            banned[[0, *limits.elements]] = False
+            logits = logits.masked_fill(banned, MASKED)
+        if limits.max_atoms is not None:
+            full = (total >= limits.max_atoms)[:, None]
+            logits = torch.where(full, torch.full_like(logits, MASKED), logits)
+            logits[:, 0] = torch.where(full[:, 0], 0.0, logits[:, 0])
+        if step and limits.min_atoms > 1:
+            short = (total < limits.min_atoms) & (logits[:, 1:] > MASKED / 2).any(1)
+            logits[:, 0] = torch.where(short, MASKED, logits[:, 0])
+        if step == self.config.max_elements:
+            logits[:, 1:] = MASKED
+            logits[:, 0] = 0.0
+        return logits
+
+    def _limit_counts(
+        self,
+        logits: Tensor,
+        element_logits: Tensor,
+        element: Tensor,
+        total: Tensor,
+        step: int,
+    ) -> Tensor:
+        """Keep within the largest size; reach the smallest with the last element."""
+        limits = self.constraints
+        amount = torch.arange(logits.shape[1], device=self.device)
+        if limits.max_atoms is not None:
+            room = (limits.max_atoms - total).clamp(min=1)
+            logits = logits.masked_fill(amount > room[:, None], MASKED)
+        if limits.min_atoms > 1:
+            z = torch.arange(element_logits.shape[1], device=self.device)
+            later = (element_logits > MASKED / 2) & (z > element[:, None])
+            last = ~later.any(1) | (step + 1 >= self.config.max_elements)
+            need = torch.where(last, limits.min_atoms - total, torch.ones_like(total))
+            need = need.clamp(max=logits.shape[1] - 1)
+            logits = logits.masked_fill(amount < need[:, None], MASKED)
+        return logits
+
+    def groups(self) -> None:
+        """Draw space groups in which the composition can be completed."""
+        logits = self.decoder.group_head.logits(self.group_state)
+        if self.constraints.space_groups is not None:
+            banned = torch.ones(231, dtype=torch.bool, device=self.device)
+            banned[list(self.constraints.space_groups)] = False
+            logits = logits.masked_fill(banned, MASKED)
+        primitive = [tuple(n for n in row if n) for row in self.count.cpu().tolist()]
+        centring = self.tables.centring.tolist()
+        number = torch.ones(self.size, dtype=torch.long, device=self.device)
+        self.possible = torch.ones(self.size, dtype=torch.bool, device=self.device)
+        pending = torch.arange(self.size, device=self.device)
+        while len(pending):
+            drawn = self.draw("group", logits[pending])
+            number[pending] = drawn
+            hopeless = logits[pending].amax(-1) <= MASKED / 2
+            self.possible[pending[hopeless]] = False
+            again = [
+                not over
+                and not can_complete(
+                    group, -1, 0, tuple(n * centring[group] for n in primitive[row])
+                )
+                for row, group, over in zip(
+                    pending.tolist(), drawn.tolist(), hopeless.tolist()
+                )
+            ]
+            retry = pending[torch.tensor(again, device=self.device)]
+            logits[retry, number[retry]] = MASKED
+            pending = retry
+        number[~self.possible] = 1
+        self.number = number
+        self.total = self.decoder.total_counts(self.element, self.count, number)
+        self.state = self.feed(self.decoder.group_token(number))
+
+    def lattices(self) -> None:
+        """Draw lattices and complete them by symmetry."""
+        log_weight, mean, log_scale = self.decoder.lattice_head.parameters_of(
+            self.state
+        )
+        temperature = self.options.of("lattice")
+        component = choose(log_weight, temperature, generator=self.generator)
+        rows = torch.arange(self.size, device=self.device)
+        coords = normal(
+            mean[rows, component],
+            log_scale[rows, component],
+            temperature,
+            self.generator,
+        )
+        system = self.tables.system[self.number]
+        atoms = self.total.sum(1).clamp(min=1)
+        scale = atoms.log()[:, None] / 3
+        sized = torch.cat([coords[:, :3] + scale, coords[:, 3:]], 1)
+        complete = complete_coords(sized.double(), system)
+        self.lattice = coords_to_lattice(complete).float()
+        size_free = torch.cat([complete[:, :3] - scale, complete[:, 3:]], 1).float()
+        token = self.decoder.lattice_token(size_free, self.number, self.total)
+        self.state = self.feed(token)
