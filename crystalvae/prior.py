@@ -18,7 +18,7 @@ class PriorConfig:
 
     name: str = "gaussian"
     """``gaussian`` or ``flow``."""
-    hidden_dim: int = 512
+    hidden_dim: int = 256
     """Width of the flow's network."""
     num_layers: int = 3
     """Its residual blocks."""

@@ -12,6 +12,7 @@ VERBS = (
     "sample",
     "reconstruct",
     "validate",
+    "benchmark",
     "prepare",
     "train",
     "info",

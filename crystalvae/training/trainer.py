@@ -66,13 +66,9 @@ class Trainer:
             config.data.train, root, config.model.decoder
         )
         self.val_store, _ = load_store(config.data.val, root, config.model.decoder)
+        model = CrystalVAE(config.model)
         if config.init is not None:
-            model = CrystalVAE.from_pretrained(config.init)
-            if model.config != config.model:
-                raise ConfigError(f"[model] differs from the model in {config.init}")
-            model.train()
-        else:
-            model = CrystalVAE(config.model)
+            start_from(model, config.init, root)
         device = self.fabric.device
         self.train_store = self.train_store.to(device)
         self.val_store = self.val_store.to(device)
@@ -309,6 +305,27 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         _truncate_rows(path.with_name("metrics.csv"), self.progress.step)
+
+
+def start_from(model: CrystalVAE, name: str, root: Path) -> None:
+    """Copy the weights of a trained model, its prior apart.
+
+    Args:
+        model: the model to fill.
+        name: shipped name, or a directory relative to ``root``.
+        root: directory of the config.
+
+    Raises:
+        ConfigError: the models differ in shape.
+    """
+    path = root / name
+    source = CrystalVAE.from_pretrained(path if path.is_dir() else name, device="cpu")
+    for part in ("encoder", "latent", "decoder"):
+        if getattr(source.config, part) != getattr(model.config, part):
+            raise ConfigError(f"[model.{part}] differs from that of init = {name!r}")
+    weights = source.state_dict()
+    kept = {n: v for n, v in weights.items() if not n.startswith("prior.")}
+    model.load_state_dict(kept, strict=model.prior is None)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

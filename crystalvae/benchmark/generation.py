@@ -1,0 +1,147 @@
+"""Metrics of generated crystals; every draw is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import wasserstein_distance
+
+from crystalvae.screening.base import Candidate
+from crystalvae.screening.checks import STRUCTURAL, run_checks
+from crystalvae.screening.density import mass_density
+from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of, is_known
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.data.packed import PackedDataset
+
+NUM_BOOTSTRAP = 1000
+
+
+def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of a mean.
+
+    Args:
+        values: one number a draw ``(N,)``.
+        seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(values), (NUM_BOOTSTRAP, len(values)))
+    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def template(crystal: AsymmetricUnit) -> tuple:
+    """Wyckoff template: the group and its occupied letters, elements anonymous."""
+    names: dict[int, int] = {}
+    sites = [
+        (letter, names.setdefault(z, len(names)))
+        for letter, z in zip(crystal.wyckoffs.tolist(), crystal.atomic_numbers.tolist())
+    ]
+    return crystal.number, tuple(sites)
+
+
+def density_of(crystal: AsymmetricUnit) -> float:
+    """Mass density in g/cm³."""
+    lattice, coords, species, _ = crystal.expand_primitive()
+    return mass_density(Candidate(lattice, coords, species))
+
+
+def jensen_shannon(first: Sequence, second: Sequence) -> float:
+    """Jensen-Shannon divergence of two samples of labels in bits, 0 to 1."""
+    names = sorted(set(first) | set(second))
+    one, two = Counter(first), Counter(second)
+    p = np.array([one[n] for n in names]) / max(len(first), 1)
+    q = np.array([two[n] for n in names]) / max(len(second), 1)
+    middle = (p + q) / 2
+
+    def divergence(x: np.ndarray) -> float:
+        kept = x > 0
+        return float((x[kept] * np.log2(x[kept] / middle[kept])).sum())
+
+    return (divergence(p) + divergence(q)) / 2
+
+
+def generation_metrics(
+    crystals: Sequence[AsymmetricUnit | None],
+    reference: PackedDataset | Sequence[AsymmetricUnit] | None = None,
+    known: PackedDataset | Sequence[AsymmetricUnit] | None = None,
+    *,
+    num_workers: int | None = None,
+) -> dict[str, float | list[float]]:
+    """Metrics of raw draws.
+
+    Args:
+        crystals: all draws, None for incomplete ones, which count as failures.
+        reference: crystals whose distributions are the target (a held-out set).
+        known: crystals against which novelty is judged (the training set).
+        num_workers: processes for the matching.
+
+    Returns:
+        Rates over all draws with 95 % bootstrap intervals under ``*_interval``:
+        ``structural_validity`` (0.5 Å with own images, 0.1 Å³), ``smact_validity``,
+        ``valid`` (both), ``unique``, ``p1_share``, ``group_found``; with ``known`` also
+        ``novel``, ``valid_and_novel`` (valid, unique and novel) and ``new_templates``;
+        with ``reference`` Wasserstein distances of density (g/cm³) and number of
+        elements over structurally valid draws, and the Jensen-Shannon divergence of the
+        space groups.
+    """
+    total = len(crystals)
+    kept = [(i, c) for i, c in enumerate(crystals) if c is not None]
+    complete = [c for _, c in kept]
+    flags = {
+        name: np.zeros(total)
+        for name in ("structural_validity", "smact_validity", "unique", "p1_share")
+    }
+    flags["group_found"] = np.zeros(total)
+    for i, crystal in kept:
+        lattice, coords, species, _ = crystal.expand_primitive()
+        candidate = Candidate(lattice, coords, species, crystal.number)
+        results = run_checks(candidate, (*STRUCTURAL, "smact", "group"))
+        flags["structural_validity"][i] = all(results[n].passed for n in STRUCTURAL)
+        flags["smact_validity"][i] = bool(results["smact"].passed)
+        flags["group_found"][i] = bool(results["group"].passed)
+        flags["p1_share"][i] = crystal.number == 1
+    for place, first in enumerate(duplicate_of(complete, num_workers=num_workers)):
+        flags["unique"][kept[place][0]] = first == place
+    flags["valid"] = flags["structural_validity"] * flags["smact_validity"]
+    if known is not None:
+        index = ReferenceIndex(known)
+        flags["novel"] = np.zeros(total)
+        for place, old in enumerate(is_known(complete, index, num_workers=num_workers)):
+            flags["novel"][kept[place][0]] = not old
+        flags["valid_and_novel"] = flags["valid"] * flags["novel"] * flags["unique"]
+        templates = {template(known[i]) for i in range(len(known))}
+        flags["new_templates"] = np.zeros(total)
+        for i, crystal in kept:
+            flags["new_templates"][i] = template(crystal) not in templates
+    metrics: dict[str, float | list[float]] = {
+        "draws": total,
+        "complete": len(complete) / total,
+    }
+    for name, values in flags.items():
+        metrics[name] = float(values.mean())
+        metrics[f"{name}_interval"] = list(interval(values))
+    if reference is not None:
+        rows = np.random.default_rng(0).permutation(len(reference))[:2000]
+        target = [reference[int(row)] for row in rows]
+        valid = [c for i, c in kept if flags["structural_validity"][i]]
+        metrics["density_wasserstein"] = float(
+            wasserstein_distance(
+                [density_of(c) for c in valid], [density_of(c) for c in target]
+            )
+        )
+        metrics["num_elements_wasserstein"] = float(
+            wasserstein_distance(
+                [len(c.composition) for c in valid],
+                [len(c.composition) for c in target],
+            )
+        )
+        metrics["group_jensen_shannon"] = jensen_shannon(
+            [c.number for c in complete], [c.number for c in target]
+        )
+        metrics["reference_p1_share"] = float(np.mean([c.number == 1 for c in target]))
+    return metrics

@@ -1,0 +1,112 @@
+import json
+
+import numpy as np
+import pytest
+
+from crystalvae.benchmark.generation import (
+    density_of,
+    generation_metrics,
+    interval,
+    jensen_shannon,
+    template,
+)
+from crystalvae.benchmark.matching import match_rate
+from crystalvae.cli import main
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of, is_known
+from tests.conftest import REFERENCE, random_setting
+
+
+def test_matches_by_hand():
+    nacl, quartz = REFERENCE["nacl"][0], REFERENCE["quartz"][0]
+    found = match_rate([nacl, None, nacl], [nacl, nacl, quartz], num_workers=1)
+    assert (found.count, found.matches) == (3, 1)
+    assert found.rmse < 1e-8
+    assert abs(found.rate - 1 / 3) < 1e-12
+
+
+def test_duplicates_are_found_in_any_setting(crystals):
+    rng = np.random.default_rng(0)
+    copies = [
+        AsymmetricUnit.from_structure(random_setting(structure, rng))
+        for structure, _ in REFERENCE.values()
+    ]
+    labels = duplicate_of([*crystals, *copies], num_workers=1)
+    count = len(crystals)
+    assert labels[:count] == list(range(count))
+    assert labels[count:] == list(range(count))
+
+
+def test_known_means_matching_the_reference(crystals):
+    index = ReferenceIndex(crystals[:5])
+    assert is_known(crystals, index, num_workers=1) == [
+        i < 5 for i in range(len(crystals))
+    ]
+
+
+def test_metrics_of_known_crystals(crystals):
+    draws = [*crystals, crystals[0], None]
+    metrics = generation_metrics(draws, crystals, crystals[1:], num_workers=1)
+    total = len(draws)
+    assert metrics["draws"] == total
+    assert metrics["complete"] == pytest.approx((total - 1) / total)
+    assert metrics["structural_validity"] == pytest.approx((total - 1) / total)
+    assert metrics["unique"] == pytest.approx((total - 2) / total)
+    assert metrics["novel"] == pytest.approx(2 / total)
+    assert metrics["p1_share"] == pytest.approx(1 / total)
+    low, high = metrics["unique_interval"]
+    assert low <= metrics["unique"] <= high
+
+
+def test_perfect_copy_has_no_distance(crystals):
+    metrics = generation_metrics(crystals, crystals, num_workers=1)
+    assert metrics["density_wasserstein"] == pytest.approx(0)
+    assert metrics["num_elements_wasserstein"] == pytest.approx(0)
+    assert metrics["group_jensen_shannon"] == pytest.approx(0)
+
+
+def test_jensen_shannon_limits():
+    assert jensen_shannon([1, 2], [1, 2]) == pytest.approx(0)
+    assert jensen_shannon([1, 1], [2, 2]) == pytest.approx(1)
+
+
+def test_density_of_rock_salt():
+    crystal = AsymmetricUnit.from_structure(REFERENCE["nacl"][0])
+    assert density_of(crystal) == pytest.approx(2.165, abs=0.01)
+
+
+def test_interval_covers_the_mean():
+    values = np.array([0.0] * 50 + [1.0] * 50)
+    low, high = interval(values)
+    assert 0.39 < low < 0.5 < high < 0.61
+
+
+def test_template_forgets_elements(crystals):
+    by_formula = {crystal.formula: crystal for crystal in crystals}
+    nacl = by_formula["NaCl"]
+    other = AsymmetricUnit(
+        225, nacl.lattice, nacl.wyckoffs, np.array([12, 8]), nacl.frac_coords
+    )
+    assert template(nacl) == template(other)
+    assert template(nacl) != template(by_formula["CsCl"])
+
+
+def test_benchmark_command(tiny_model, tmp_path, crystals, capsys):
+    tiny_model.save_pretrained(tmp_path / "model")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, crystal in enumerate(crystals):
+        (folder / f"{i}.cif").write_text(crystal.to_cif())
+    (folder / "broken.cif").write_text("nothing")
+    arguments = ["benchmark", str(folder), "--reference", str(folder)]
+    out = tmp_path / "out"
+    code = main([*arguments, "--train", str(folder), "-o", str(out), "--workers", "1"])
+    assert code == 0
+    content = json.loads((out / "metrics.json").read_text())["metrics"]
+    assert content["draws"] == len(crystals) + 1
+    assert content["novel"] == 0
+    assert "| structural validity" in capsys.readouterr().out
+    out = tmp_path / "model_out"
+    arguments = ["benchmark", str(tmp_path / "model"), "-n", "4", "-o", str(out)]
+    assert main([*arguments, "--workers", "1"]) == 0
+    assert (out / "metrics.md").read_text().startswith("| metric")

@@ -1,0 +1,194 @@
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+from pymatgen.core import Structure
+
+from crystalvae.cli import main
+from crystalvae.data.prototypes import prototype_crystals
+from crystalvae.pretrained import shipped_models
+from tests.data.test_readers import good_cif, torture
+
+
+@pytest.fixture
+def model_dir(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def table(path):
+    with (path / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_sample_writes_what_it_says(model_dir, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["-n", "6", "--raw", "--num-atoms", "2-8", "--no-progress"]
+    assert main(["sample", model_dir, "-o", str(out), *options]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    files = sorted(out.glob("*.cif"))
+    assert len(files) == summary["written"] == len(table(out))
+    assert "crystals in" in capsys.readouterr().out
+    for file, row in zip(files, table(out), strict=True):
+        assert row["file"] == file.name
+        assert 2 <= int(row["num_atoms"]) <= 8
+        conventional = Structure.from_file(file)
+        assert len(conventional) % int(row["num_atoms"]) == 0
+    assert (out / "crystals.extxyz").exists()
+    again = tmp_path / "again"
+    assert main(["sample", model_dir, "-o", str(again), *options]) == 0
+    assert [f.read_text() for f in files] == [
+        f.read_text() for f in sorted(again.glob("*.cif"))
+    ]
+
+
+def test_only_what_passes_is_written(model_dir, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["sample", model_dir, "-n", "3", "-o", str(out), "--num-atoms", "1-6"]
+    code = main([*arguments, "--elements", "Na,Cl", "--no-progress"])
+    summary = json.loads((out / "summary.json").read_text()) if code == 0 else None
+    if summary is not None:
+        assert summary["draws"] == summary["written"] + sum(summary["fallen"].values())
+        assert all(row["distance"] != "False" for row in table(out))
+
+
+def test_reconstruct_gives_one_cif_an_input(model_dir, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, crystal in list(prototype_crystals())[:900:300]:
+        (folder / f"{name}.cif").write_text(crystal.to_cif())
+    (folder / "broken.cif").write_text("nothing")
+    out = tmp_path / "out"
+    arguments = ["reconstruct", model_dir, str(folder), "-o", str(out)]
+    assert main([*arguments, "--no-progress", "--workers", "1"]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["structures"] == 4
+    assert summary["unusable"] == 1
+    rows = {row["material_id"]: row for row in table(out)}
+    assert "broken" in rows
+    assert rows["broken"]["error"]
+    written = {path.stem for path in out.glob("*.cif")}
+    complete = {i for i, row in rows.items() if not row["error"]}
+    assert written == complete
+
+
+def test_validate_accounts_for_every_input(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    expected = torture(folder)
+    (folder / "good.cif").write_text(good_cif())
+    out = tmp_path / "out"
+    assert main(["validate", str(folder), "-o", str(out), "--workers", "1"]) == 0
+    rows = {row["name"]: row for row in table(out)}
+    assert set(rows) == set(expected) | {"good"}
+    assert rows["good"]["passed"] == "True"
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["unreadable"] == len(expected)
+    assert "unreadable" in capsys.readouterr().out
+
+
+def test_prepare_and_train_from_the_command_line(tmp_path, capsys):
+    source = tmp_path / "set.csv"
+    with source.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["material_id", "cif"])
+        for name, crystal in list(prototype_crystals())[::300]:
+            writer.writerow([name, crystal.to_cif()])
+    data = tmp_path / "packed"
+    arguments = ["prepare", str(source), "-o", str(data), "--workers", "1"]
+    assert main([*arguments, "--no-progress"]) == 0
+    assert "0 refused" in capsys.readouterr().out
+    config = tmp_path / "run.toml"
+    config.write_text(
+        '[data]\ntrain = [{ path = "packed" }]\nval = [{ path = "packed" }]\n'
+        '[model.encoder]\nname = "gated"\noptions = { dim = 16, num_layers = 1 }\n'
+        "[model.latent]\ndim = 8\n[model.decoder]\ndim = 32\nnum_layers = 1\n"
+        "[training]\nepochs = 1\nbatch_size = 8\n"
+    )
+    run = tmp_path / "run"
+    arguments = ["train", str(config), "-o", str(run), "--accelerator", "cpu"]
+    assert main([*arguments, "--no-progress"]) == 0
+    assert main(["info", str(run / "best")]) == 0
+    assert "latent      8 dimensions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "nothing", "-o", "{tmp}/a"], "no model 'nothing'"),
+        (["sample", "{model}", "-n", "0", "-o", "{tmp}/a"], "-n must be"),
+        (["sample", "{model}", "-o", "{tmp}"], "not empty"),
+        (["sample", "{model}", "-o", "{tmp}/a", "--elements", "Qq"], "no element"),
+        (["sample", "{model}", "-o", "{tmp}/a", "--space-group", "400"], "230"),
+        (["sample", "{model}", "-o", "{tmp}/a", "--num-atoms", "9-2"], "empty range"),
+        (["validate", "{tmp}/none.csv", "-o", "{tmp}/a"], "no file"),
+        (["validate", "{tmp}/empty", "-o", "{tmp}/a"], "holds no"),
+        (["prepare", "{tmp}/empty", "-o", "{tmp}/a"], "holds no"),
+        (["train", "{tmp}/none.toml", "-o", "{tmp}/a"], "no config file"),
+        (["datasets", "fetch", "mp20"], "no data set"),
+        (["datasets", "fetch", "alex_mp_20", "-o", "{tmp}/a"], "git-lfs"),
+    ],
+)
+def test_user_errors_are_one_line_and_code_1(
+    arguments, message, model_dir, tmp_path, capsys
+):
+    (tmp_path / "empty").mkdir()
+    filled = [a.format(tmp=tmp_path, model=model_dir) for a in arguments]
+    assert main(filled) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_wrong_usage_is_code_2():
+    with pytest.raises(SystemExit) as caught:
+        main(["sample"])
+    assert caught.value.code == 2
+
+
+def test_interruption_is_code_130(monkeypatch, model_dir, tmp_path, capsys):
+    def interrupt(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crystalvae.design.sample.draw_checked", interrupt)
+    assert main(["sample", model_dir, "-o", str(tmp_path / "a")]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_full_disk_leaves_no_half_file(monkeypatch, model_dir, tmp_path, capsys):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    out = tmp_path / "out"
+    code = main(["sample", model_dir, "-n", "2", "--raw", "-o", str(out)])
+    assert code == 1
+    assert "disk space" in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
+def test_fetch_makes_the_built_in_set_and_lists(tmp_path, capsys):
+    assert main(["datasets", "list"]) == 0
+    assert "mpts_52" in capsys.readouterr().out
+
+
+def test_help_is_quick_and_quiet():
+    code = (
+        "import sys; from crystalvae.cli import build_parser; build_parser();"
+        "sys.exit('torch' in sys.modules or 'pymatgen' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(shipped_models()))
+def test_shipped_models_sample(name, tmp_path):
+    out = tmp_path / "out"
+    assert main(["sample", name, "-n", "8", "-o", str(out), "--no-progress"]) == 0
+    for path in out.glob("*.cif"):
+        assert len(Structure.from_file(path)) > 0
