@@ -17,8 +17,14 @@ from crystalvae.heads.coordinates import CoordinateHead
 from crystalvae.heads.lattice import LatticeHead
 from crystalvae.heads.sites import SpeciesHead, WyckoffHead
 from crystalvae.heads.space_group import SpaceGroupHead
-from crystalvae.latent import BetaFeatures, LatentConfig, size_free_lattice
-from crystalvae.nn.basic import TorusFourier
+from crystalvae.latent import (
+    ELEMENT_SLOTS,
+    SITE_SLOTS,
+    BetaFeatures,
+    LatentConfig,
+    size_free_lattice,
+)
+from crystalvae.nn.basic import SlotReadout, TorusFourier
 from crystalvae.nn.transformer import CausalTransformer
 from crystalvae.nn.wyckoff import MAX_Z, NUM_LETTERS, WyckoffEmbedding, WyckoffTables
 
@@ -78,6 +84,8 @@ class Decoder(nn.Module):
         self.fourier = TorusFourier()
         self.coords = nn.Linear(3 * self.fourier.dim, dim)
         self.remaining = nn.Linear(2 * MAX_Z, dim)
+        self.element_readout = SlotReadout(latent.dim, ELEMENT_SLOTS + 1, 48, dim)
+        self.site_readout = SlotReadout(latent.dim, SITE_SLOTS, 64, dim)
         slots = config.num_prefix + config.max_elements + 3 + config.max_sites
         self.slot = nn.Parameter(0.1 * torch.randn(slots, dim))
         self.transformer = CausalTransformer(dim, config.num_layers, config.num_heads)
@@ -156,18 +164,24 @@ class Decoder(nn.Module):
         features = torch.cat([2 * remaining / total, (1 + remaining).log()], -1)
         return self.remaining(features)
 
-    @staticmethod
-    def positions(table: Tensor, number: Tensor, letter: Tensor) -> Tensor:
-        """Look up embeddings of positions in :meth:`WyckoffEmbedding.table`."""
-        row = number * NUM_LETTERS + letter
-        return nn.functional.embedding(row, table.flatten(0, 1))
+    def add_readouts(
+        self, x: Tensor, z: Tensor, real: Tensor, num_sites: int
+    ) -> Tensor:
+        """Add to each token what the latent says of the element or site that follows.
 
-    def group_keys(self, table: Tensor, number: Tensor) -> Tensor:
-        """Keys of all positions of each crystal's group, ``(B, 27, key_dim)``."""
-        keys = self.wyckoff_head.keys(table)
-        return nn.functional.embedding(number, keys.flatten(1)).unflatten(
-            1, (NUM_LETTERS, -1)
-        )
+        Args:
+            x: tokens of whole sequences ``(B, L, dim)``.
+            z: latent vectors ``(B, D)``.
+            real: elements that are there, and one place more for the stop,
+                ``(B, C + 1)``.
+            num_sites: sites whose places are predicted.
+        """
+        first = self.config.num_prefix - 1
+        elements = self.element_readout(z, 0, real.shape[1]) * real[..., None]
+        sites = self.site_readout(z, 0, num_sites)
+        gap = x.new_zeros(len(x), 2, x.shape[2])
+        lead = x.new_zeros(len(x), first, x.shape[2])
+        return x + torch.cat([lead, elements.float(), gap, sites.float()], 1)
 
     def total_counts(self, element: Tensor, count: Tensor, number: Tensor) -> Tensor:
         """Atoms of each element in the conventional cell, ``(B, 119)`` float."""
@@ -237,7 +251,7 @@ class Decoder(nn.Module):
         num_elements = (batch.comp_element > 0).sum(1)
         number, mask = batch.number, batch.site_mask
         table = self.position.table()
-        position = self.positions(table, number[:, None], batch.wyckoff)  # (B, S, dim)
+        position = self.position.look_up(table, number[:, None], batch.wyckoff)
 
         total = self.total_counts(batch.comp_element, batch.comp_count, number)
         placed = total.new_zeros(size, slots, MAX_Z)
@@ -268,7 +282,9 @@ class Decoder(nn.Module):
         valid = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         first, width = config.num_prefix, elements.shape[1]
         slot = torch.arange(width, device=x.device)
-        valid[:, first : first + width] = slot <= num_elements[:, None]
+        real = slot <= num_elements[:, None]
+        valid[:, first : first + width] = real
+        x = self.add_readouts(x, z, real, slots)
         states = self.transformer(x, valid)
 
         composition_states = states[:, first - 1 : first - 1 + width]
@@ -301,7 +317,7 @@ class Decoder(nn.Module):
             letter == previous[mask],
             previous_species,
         )
-        keys = self.group_keys(table, number)
+        keys = self.position.look_up_groups(self.wyckoff_head.keys(table), number)
         state, embedded = site_states[mask], position[mask]
         factors = self.species_head.factors(z).index_select(0, owner)
         context = torch.cat(

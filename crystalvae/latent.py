@@ -10,7 +10,19 @@ from torch import Tensor, nn
 
 from crystalvae.batch import CrystalBatch
 from crystalvae.nn.basic import mlp
-from crystalvae.nn.wyckoff import MAX_Z, WyckoffEmbedding, WyckoffTables
+from crystalvae.nn.wyckoff import (
+    MAX_Z,
+    NUM_LETTERS,
+    WyckoffEmbedding,
+    WyckoffTables,
+)
+
+ELEMENT_SLOTS = 10
+"""Places of the sorted composition that enter the latent linearly."""
+SITE_SLOTS = 12
+"""Places of the sorted sites that do."""
+SITE_FEATURES = NUM_LETTERS + ELEMENT_SLOTS + 12
+"""Letter, place of the element in the composition, waves of the free coordinates."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,50 @@ def composition_features(element: Tensor, count: Tensor) -> Tensor:
     return table.flatten(1)
 
 
+def slot_features(batch: CrystalBatch, free: Tensor) -> Tensor:
+    """What stands at each place of the sorted composition and the sorted sites.
+
+    Stoichiometry and decoration by place do not depend on which elements they are, so
+    that a linear map of these carries over to crystals of any elements.
+
+    Args:
+        batch: the crystals.
+        free: which coordinates are free at each site ``(B, S, 3)``.
+
+    Returns:
+        ``(B, ELEMENT_SLOTS * 4 + SITE_SLOTS * SITE_FEATURES)``.
+    """
+    present = (batch.comp_element > 0).float()
+    count = batch.comp_count.float()
+    share = count / count.sum(1, keepdim=True).clamp(min=1)
+    elements = torch.stack([present, 2 * share, (1 + count).log(), count / 8], -1)
+    elements = elements * present[..., None]
+    same = batch.comp_element[:, None, :] == batch.atomic_numbers[..., None]
+    rank = _fit_slots(same.float(), 2, ELEMENT_SLOTS)
+    letter = nn.functional.one_hot(batch.wyckoff, NUM_LETTERS).float()
+    phase = 2 * math.pi * batch.frac_coords
+    waves = [phase.sin(), phase.cos(), (2 * phase).sin(), (2 * phase).cos()]
+    coords = torch.cat([wave * free for wave in waves], -1)
+    sites = torch.cat([letter, rank, coords], -1) * batch.site_mask[..., None]
+    return torch.cat(
+        [
+            _fit_slots(elements, 1, ELEMENT_SLOTS).flatten(1),
+            _fit_slots(sites, 1, SITE_SLOTS).flatten(1),
+        ],
+        -1,
+    )
+
+
+def _fit_slots(values: Tensor, axis: int, slots: int) -> Tensor:
+    """Cut or zero-pad an axis to ``slots``."""
+    size = values.shape[axis]
+    if size >= slots:
+        return values.narrow(axis, 0, slots)
+    shape = list(values.shape)
+    shape[axis] = slots - size
+    return torch.cat([values, values.new_zeros(shape)], axis)
+
+
 def size_free_lattice(batch: CrystalBatch) -> Tensor:
     """Log-Cholesky coordinates with the size of the cell divided out, ``(B, 6)``."""
     scale = batch.num_atoms.float().log()[:, None] / 3
@@ -125,9 +181,10 @@ def size_free_lattice(batch: CrystalBatch) -> Tensor:
 class PosteriorHead(nn.Module):
     """From the encoder's vector, and linearly from what must survive, to q(z|x, β).
 
-    A perceptron sees everything; beside it composition, group, lattice and the sum over
-    sites of products of (position, element) features enter the mean *linearly*, which
-    carries over to compositions and decorations that training never showed. β opens or
+    A perceptron sees everything; beside it composition, group, lattice, the sum over
+    sites of products of (position, element) features and what stands at each place of
+    the sorted sites enter the mean *linearly*, which carries over to compositions and
+    decorations that training never showed. β opens or
     closes each dimension (J. Bae et al., Multi-Rate VAE, ICLR 2023, eq. 8).
 
     Args:
@@ -142,7 +199,9 @@ class PosteriorHead(nn.Module):
         self.group = nn.Embedding(231, 64)
         self.position = WyckoffEmbedding(tables, config.pair_dim)
         self.species = nn.Embedding(MAX_Z, config.pair_dim)
-        linear_dim = 4 * MAX_Z + 64 + 6 + 2 + 2 * config.pair_dim
+        self.tables = tables
+        slot_dim = 4 * ELEMENT_SLOTS + SITE_SLOTS * SITE_FEATURES
+        linear_dim = 4 * MAX_Z + 64 + 6 + 2 + 2 * config.pair_dim + slot_dim
         in_dim = encoder_dim + linear_dim + BetaFeatures.dim
         self.perceptron = mlp(in_dim, config.hidden_dim, 2 * config.dim)
         self.linear = nn.Linear(linear_dim, config.dim)
@@ -173,6 +232,9 @@ class PosteriorHead(nn.Module):
                 primitive.clamp(min=1).log(),
                 pair.sum(1),
                 (pair * share).sum(1),
+                slot_features(
+                    batch, self.tables.free[batch.number[:, None], batch.wyckoff]
+                ),
             ],
             -1,
         )

@@ -51,6 +51,7 @@ class Decoding:
         self.device = z.device
         length = config.num_prefix + config.max_elements + 3 + config.max_sites
         tokens = self.decoder.prefix_tokens(self.z, beta) + self.bias[:, None]
+        tokens[:, -1:] += self.decoder.element_readout(self.z, 0, 1)
         self.cache = self.decoder.transformer.new_cache(self.size, length, tokens)
         self.state = self.decoder.transformer.step(tokens, self.cache)
 
@@ -87,7 +88,9 @@ class Decoding:
             element = element.masked_fill(done, 0)
             count = count.masked_fill(element == 0, 0)
             token = self.decoder.species(element) + self.decoder.count(count)
-            self.state = self.feed((token + slots[step])[:, None], ~done)
+            ahead = self.decoder.element_readout(self.z, step + 1, step + 2)
+            ahead = ahead * (element > 0)[:, None, None]
+            self.state = self.feed((token + slots[step])[:, None] + ahead, ~done)
             stopped = (element == 0) & ~done
             self.group_state[stopped] = self.state[stopped]
             done |= element == 0
@@ -197,4 +200,5 @@ class Decoding:
         self.lattice = coords_to_lattice(complete).float()
         size_free = torch.cat([complete[:, :3] - scale, complete[:, 3:]], 1).float()
         token = self.decoder.lattice_token(size_free, self.number, self.total)
+        token = token + self.decoder.site_readout(self.z, 0, 1)
         self.state = self.feed(token)

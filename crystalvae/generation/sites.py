@@ -54,7 +54,9 @@ class SitePlacer:
             self.run.options.radius_share,
         )
         table = self.run.decoder.position.table()
-        keys = self.run.decoder.group_keys(table, self.run.number)
+        keys = self.run.decoder.position.look_up_groups(
+            self.run.decoder.wyckoff_head.keys(table), self.run.number
+        )
         self.factors = self.run.decoder.species_head.factors(self.run.z)
         rows = self.run.possible.nonzero().squeeze(1)
         if len(rows) < size:
@@ -72,13 +74,18 @@ class SitePlacer:
             num_sites[rows] += 1
             collides[rows] |= new.collides
             left = self.remaining[rows].sum(1) > 0.5
-            position = table[self.run.number[rows], new.letter]
+            position = self.run.decoder.position.look_up(
+                table, self.run.number[rows], new.letter
+            )
             token = self.run.decoder.site_tokens(
                 position[:, None],
                 new.species[:, None],
                 new.coords[:, None],
                 self.remaining[rows][:, None],
                 first=slot,
+            )
+            token = token + self.run.decoder.site_readout(
+                self.run.z[rows], slot + 1, slot + 2
             )
             if slot + 1 < slots:
                 keep = left.nonzero().squeeze(1)
@@ -193,7 +200,7 @@ class SitePlacer:
                 raise RuntimeError("no position can complete a composition")
             local = local[stuck]
         number, letter = self.run.number[rows[pending]], site.letter[pending]
-        position = table[number, letter]
+        position = decoder.position.look_up(table, number, letter)
         state = self.run.state[pending]
         logits = decoder.species_head.logits(
             state,

@@ -68,3 +68,34 @@ class RadialBasis(nn.Module):
         cut = distance[..., -1:].clamp(max=self.cutoff)
         ratio = (distance / cut).clamp(max=1.0)
         return basis, (0.5 * (torch.cos(math.pi * ratio) + 1))[..., None]
+
+
+class SlotReadout(nn.Module):
+    """Linear readout of the latent for the j-th item of a sequence.
+
+    The counterpart of what enters the posterior's mean linearly by place. Items beyond
+    the last slot get zero.
+
+    Args:
+        latent_dim: latent dimensions.
+        num_slots: places with a readout of their own.
+        rank: numbers read for each place.
+        dim: size of the result.
+    """
+
+    def __init__(self, latent_dim: int, num_slots: int, rank: int, dim: int):
+        super().__init__()
+        self.num_slots = num_slots
+        self.read = nn.Linear(latent_dim, num_slots * rank, bias=False)
+        self.spread = nn.Linear(rank, dim, bias=False)
+
+    def forward(self, z: Tensor, start: int, stop: int) -> Tensor:
+        """Readouts of the places ``start`` to ``stop``, ``(B, stop - start, dim)``."""
+        end = min(stop, self.num_slots)
+        if start >= end:
+            return z.new_zeros(len(z), stop - start, self.spread.out_features)
+        rank = self.spread.in_features
+        weight = self.read.weight[start * rank : end * rank]
+        values = nn.functional.linear(z, weight).unflatten(1, (end - start, rank))
+        found = self.spread(values)
+        return nn.functional.pad(found, (0, 0, 0, stop - end))

@@ -88,17 +88,34 @@ class WyckoffEmbedding(nn.Module):
 
     def __init__(self, tables: WyckoffTables, dim: int):
         super().__init__()
-        self.free = nn.Embedding(NUM_GROUPS * NUM_LETTERS, dim)
-        self.shared = nn.Linear(tables.features.shape[-1], dim)
-        self.register_buffer("features", tables.features.flatten(0, 1), False)
+        exists = tables.exists
+        row = torch.zeros(exists.shape, dtype=torch.long)
+        row[exists] = torch.arange(1, int(exists.sum()) + 1)
+        self.register_buffer("row", row, False)
+        features = torch.cat([tables.features[:1, 0] * 0, tables.features[exists]])
+        self.register_buffer("features", features, False)
+        self.free = nn.Embedding(len(features), dim)
+        self.shared = nn.Linear(features.shape[-1], dim)
         nn.init.normal_(self.free.weight, std=0.3)
 
     def table(self) -> Tensor:
-        """All embeddings, ``(231, 27, dim)``."""
-        every = self.free.weight + self.shared(self.features)
-        return every.view(NUM_GROUPS, NUM_LETTERS, -1)
+        """Embeddings of all 1731 positions, ``(1 + 1731, dim)``; row 0 is for none."""
+        return self.free.weight + self.shared(self.features)
+
+    def look_up(self, table: Tensor, number: Tensor, letter: Tensor) -> Tensor:
+        """Rows of :meth:`table`, or of something computed from it, ``(..., F)``.
+
+        Args:
+            table: ``(1 + 1731, F)``.
+            number: space-group numbers, broadcastable with ``letter``.
+            letter: letter indices.
+        """
+        return nn.functional.embedding(self.row[number, letter], table)
+
+    def look_up_groups(self, table: Tensor, number: Tensor) -> Tensor:
+        """All letters of each group: ``(B,)`` to ``(B, 27, F)``."""
+        return nn.functional.embedding(self.row[number], table)
 
     def forward(self, number: Tensor, letter: Tensor) -> Tensor:
         """Embed positions given by broadcastable number and letter ``(...)``."""
-        row = number * NUM_LETTERS + letter
-        return nn.functional.embedding(row, self.table().flatten(0, 1))
+        return self.look_up(self.table(), number, letter)

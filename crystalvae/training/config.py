@@ -15,6 +15,9 @@ class Source:
     """Directory made by ``crystalvae prepare``, relative to the config file."""
     at_most: dict[str, float] = field(default_factory=dict)
     """Property name → largest value that is kept; entries without it are dropped."""
+    beta_max: float | None = None
+    """Largest β at which these crystals are trained. Crystals that should help to
+    reconstruct, but not shape what is generated, are kept to small β."""
 
 
 @dataclass(frozen=True)

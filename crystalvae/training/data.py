@@ -17,7 +17,7 @@ from crystalvae.training.config import Source
 
 def load_store(
     sources: list[Source], root: Path, limits: DecoderConfig
-) -> tuple[CrystalStore, int]:
+) -> tuple[CrystalStore, Tensor]:
     """Put data sets together, leaving out what the model cannot emit.
 
     Args:
@@ -26,12 +26,12 @@ def load_store(
         limits: largest crystals of the decoder.
 
     Returns:
-        The crystals, and how many were left out for their size.
+        The crystals, and the largest β of each ``(M,)``, infinite where not limited.
 
     Raises:
         ConfigError: nothing is left.
     """
-    stores, dropped = [], 0
+    stores, caps = [], []
     for source in sources:
         dataset = PackedDataset(root / source.path)
         keep = np.ones(len(dataset), bool)
@@ -43,11 +43,12 @@ def load_store(
         fits &= np.diff(dataset.comp_offset) <= limits.max_elements
         largest = np.maximum.reduceat(dataset.comp_count, dataset.comp_offset[:-1])
         fits &= largest <= limits.max_count
-        dropped += int((keep & ~fits).sum())
         stores.append(CrystalStore.from_packed(dataset, np.flatnonzero(keep & fits)))
+        cap = float("inf") if source.beta_max is None else source.beta_max
+        caps.append(torch.full((len(stores[-1]),), cap))
     if not stores or not sum(len(store) for store in stores):
         raise ConfigError("no crystals to load: name packed data sets in [data]")
-    return join_stores(stores), dropped
+    return join_stores(stores), torch.cat(caps)
 
 
 def join_stores(stores: list[CrystalStore]) -> CrystalStore:

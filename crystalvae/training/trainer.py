@@ -62,7 +62,7 @@ class Trainer:
         )
         self.fabric.launch()
         torch.manual_seed(options.seed)
-        self.train_store, self.dropped = load_store(
+        self.train_store, self.beta_caps = load_store(
             config.data.train, root, config.model.decoder
         )
         self.val_store, _ = load_store(config.data.val, root, config.model.decoder)
@@ -97,23 +97,31 @@ class Trainer:
         share = options.final_share + (1 - options.final_share) * wave
         return options.learning_rate * warm * share
 
-    def draw_beta(self, size: int, generator: torch.Generator) -> Tensor:
-        """β of each crystal of a batch ``(size,)``: the smallest, or log-uniform."""
+    def draw_beta(self, caps: Tensor, generator: torch.Generator) -> Tensor:
+        """β of each crystal of a batch: the smallest, or log-uniform.
+
+        Args:
+            caps: largest β of each crystal ``(size,)``.
+            generator: source of randomness.
+        """
         latent, options = self.config.model.latent, self.config.training
-        low, high = math.log(latent.beta_min), math.log(latent.beta_max)
+        low = math.log(latent.beta_min)
+        high = caps.clamp(latent.beta_min, latent.beta_max).log()
+        size = len(caps)
         beta = torch.exp(low + (high - low) * torch.rand(size, generator=generator))
         at_min = torch.rand(size, generator=generator) < options.beta_min_share
         return torch.where(at_min, torch.full_like(beta, latent.beta_min), beta)
 
-    def _step(self, batch: CrystalBatch, step: int) -> dict[str, Tensor]:
+    def _step(self, index: Tensor, step: int) -> dict[str, Tensor]:
         options = self.config.training
+        batch: CrystalBatch = self.train_store.batch(index)
         generator = torch.Generator().manual_seed(
             (options.seed * 1_000_003 + step) * 64 + self.fabric.global_rank
         )
         noise = torch.randn(batch.distance.shape, generator=generator)
         noisy = batch.distance + options.distance_noise * noise.to(batch.distance)
         batch = dataclasses.replace(batch, distance=noisy.cummax(-1).values)
-        beta = self.draw_beta(len(batch), generator).to(noisy.device)
+        beta = self.draw_beta(self.beta_caps[index], generator).to(noisy.device)
         objective = self.model(batch, beta, generator)
         weight = beta
         if options.anneal_steps:
@@ -178,7 +186,7 @@ class Trainer:
                 step = self.progress.step
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.rate_at(step, total)
-                terms = self._step(self.train_store.batch(index), step)
+                terms = self._step(index, step)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0) + value
                 crystals += len(index) * world

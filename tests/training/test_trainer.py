@@ -85,10 +85,10 @@ def test_killed_run_resumes_to_the_same_weights(dataset, tmp_path, monkeypatch):
 
 
 def dying_step(original, at):
-    def step(self, batch, number):
+    def step(self, index, number):
         if number == at:
             raise KeyboardInterrupt
-        return original(self, batch, number)
+        return original(self, index, number)
 
     return step
 
