@@ -54,6 +54,14 @@ class DecoderConfig:
     coord_components: int = 12
     """Wrapped normals in each coordinate's mixture."""
 
+    def fits(self, num_sites: int, composition: dict[int, int]) -> bool:
+        """Whether a crystal of so many sites and this composition can be emitted."""
+        return (
+            num_sites <= self.max_sites
+            and len(composition) <= self.max_elements
+            and max(composition.values()) <= self.max_count
+        )
+
 
 class Decoder(nn.Module):
     """One transformer and the heads of all parts.

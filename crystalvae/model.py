@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crystalvae.batch import CrystalBatch, CrystalStore
 from crystalvae.decoder import PARTS, Decoder, DecoderConfig
 from crystalvae.encoders import ENCODERS, build_encoder, orbit_data
-from crystalvae.errors import ConfigError
+from crystalvae.errors import ConfigError, InvalidStructureError
 from crystalvae.latent import LatentConfig, Posterior, PosteriorHead
 from crystalvae.nn.wyckoff import WyckoffTables
 from crystalvae.prior import LatentFlow, PriorConfig
@@ -201,7 +201,16 @@ class CrystalVAE(nn.Module):
         z: Tensor,
         beta: float | None = None,
     ) -> dict[str, Tensor]:
-        """Log-likelihoods given z in nats, by part and ``total``, ``(crystals,)``."""
+        """Log-likelihoods given z in nats, by part and ``total``, ``(crystals,)``.
+
+        Raises:
+            InvalidStructureError: a crystal is larger than the decoder can emit.
+        """
+        for crystal in crystals:
+            if not self.config.decoder.fits(len(crystal.wyckoffs), crystal.composition):
+                raise InvalidStructureError(
+                    f"{crystal.formula} is larger than this model can emit"
+                )
         batch = CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
         losses = self.decoder(
             batch.to(self.device),

@@ -69,11 +69,7 @@ def run(args: argparse.Namespace) -> int:
         except InvalidStructureError as error:
             row["error"] = str(error)
             continue
-        if (
-            len(crystal.wyckoffs) > limits.max_sites
-            or len(crystal.composition) > min(limits.max_elements, 118)
-            or max(crystal.composition.values()) > limits.max_count
-        ):
+        if not limits.fits(len(crystal.wyckoffs), crystal.composition):
             row["error"] = "it is larger than the model can emit"
             continue
         row["place"] = len(crystals)

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from crystalvae.generation.choose import choose, normal
 from crystalvae.generation.options import Constraints, SamplingOptions
-from crystalvae.geometry.lattice import complete_coords, coords_to_lattice
+from crystalvae.geometry.lattice import (
+    bound_coords,
+    complete_coords,
+    coords_to_lattice,
+)
 from crystalvae.heads.composition import MASKED
 from crystalvae.symmetry.completion import can_complete
 
@@ -196,7 +200,7 @@ class Decoding:
         atoms = self.total.sum(1).clamp(min=1)
         scale = atoms.log()[:, None] / 3
         sized = torch.cat([coords[:, :3] + scale, coords[:, 3:]], 1)
-        complete = complete_coords(sized.double(), system)
+        complete = complete_coords(bound_coords(sized.double()), system)
         self.lattice = coords_to_lattice(complete).float()
         size_free = torch.cat([complete[:, :3] - scale, complete[:, 3:]], 1).float()
         token = self.decoder.lattice_token(size_free, self.number, self.total)

@@ -108,10 +108,10 @@ def complete_coords(coords: Tensor, system: Tensor) -> Tensor:
 
 
 def bound_coords(coords: Tensor) -> Tensor:
-    """Bound finite coordinates ``(..., 6)`` softly to cells that can exist.
+    """Clamp finite coordinates ``(..., 6)`` to cells that can exist.
 
-    Lengths stay within 0.5 and 500 Å and the ratios within ±3; values well inside are
-    changed by less than 1e-3.
+    Diagonals stay within 0.5 and 500 Å, and the ratios within ±3 (angles of 18° and
+    162°). Clamp before :func:`complete_coords`, which keeps what symmetry ties equal.
 
     Raises:
         ValueError: a coordinate is infinite or NaN.

@@ -54,6 +54,11 @@ class TrainingConfig:
     """Standard deviation of the noise on the encoder's distances, Å."""
     beta_min_share: float = 0.3
     """Share of crystals trained at the smallest β; others are drawn log-uniformly."""
+    augment_share: float = 0.0
+    """Share of crystals at β up to ``augment_beta`` that get other elements, and
+    likewise other coordinates and cells."""
+    augment_beta: float = 0.1
+    """Largest β at which crystals are changed."""
     free_bits: float = 0.0
     """Nats of a latent dimension that cost nothing."""
     anneal_steps: int = 0

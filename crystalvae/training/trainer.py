@@ -20,6 +20,8 @@ from crystalvae.batch import CrystalBatch
 from crystalvae.decoder import PARTS
 from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
+from crystalvae.nn.wyckoff import MAX_Z
+from crystalvae.training.augment import disturb, exchange_elements
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_store
 from crystalvae.training.validation import validate
@@ -72,6 +74,8 @@ class Trainer:
         device = self.fabric.device
         self.train_store = self.train_store.to(device)
         self.val_store = self.val_store.to(device)
+        species = self.train_store.comps["comp_element"].cpu()
+        self.frequency = torch.bincount(species, minlength=MAX_Z).float().sqrt()
         self.model, self.optimizer = self.fabric.setup(model, self._optimizer(model))
         self.progress = Progress()
 
@@ -118,10 +122,12 @@ class Trainer:
         generator = torch.Generator().manual_seed(
             (options.seed * 1_000_003 + step) * 64 + self.fabric.global_rank
         )
+        beta = self.draw_beta(self.beta_caps[index], generator).to(batch.number.device)
+        if options.augment_share > 0:
+            batch = self._augment(batch, beta, generator)
         noise = torch.randn(batch.distance.shape, generator=generator)
         noisy = batch.distance + options.distance_noise * noise.to(batch.distance)
         batch = dataclasses.replace(batch, distance=noisy.cummax(-1).values)
-        beta = self.draw_beta(self.beta_caps[index], generator).to(noisy.device)
         objective = self.model(batch, beta, generator)
         weight = beta
         if options.anneal_steps:
@@ -136,6 +142,20 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         terms = {part: value.detach().mean() for part, value in objective.parts.items()}
         return {"loss": loss.detach(), **terms, "kl": objective.kl.detach().mean()}
+
+    def _augment(
+        self, batch: CrystalBatch, beta: Tensor, generator: torch.Generator
+    ) -> CrystalBatch:
+        options = self.config.training
+        small = beta <= options.augment_beta
+        share = options.augment_share
+
+        def some() -> Tensor:
+            drawn = torch.rand(len(batch), generator=generator) < share
+            return small & drawn.to(small.device)
+
+        batch = exchange_elements(batch, some(), self.frequency, generator)
+        return disturb(batch, some(), self.model.module.tables, generator)
 
     def fit(self, *, progress: bool = False, resume: bool = False) -> Path:
         """Train to the end of the last epoch.

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from crystalvae.batch import CrystalStore
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.geometry.lattice import coords_to_lattice
+from crystalvae.nn.wyckoff import WyckoffTables
+from crystalvae.symmetry.spglib_wrapper import space_group_number
+from crystalvae.training.augment import disturb, exchange_elements
+
+
+@pytest.fixture
+def batch(crystals):
+    return CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
+
+
+def crystal_of(batch, row):
+    size = int(batch.num_sites[row])
+    return AsymmetricUnit(
+        int(batch.number[row]),
+        coords_to_lattice(batch.lattice_coords[row].double()).numpy(),
+        batch.wyckoff[row, :size].numpy(),
+        batch.atomic_numbers[row, :size].numpy(),
+        batch.frac_coords[row, :size].double().numpy(),
+    )
+
+
+def everything(batch):
+    return torch.ones(len(batch), dtype=torch.bool)
+
+
+def test_exchanged_elements_keep_the_stoichiometry(batch, crystals):
+    generator = torch.Generator().manual_seed(0)
+    frequency = torch.ones(119)
+    frequency[0] = 0
+    changed = exchange_elements(batch, everything(batch), frequency, generator, 1.0)
+    for row, crystal in enumerate(crystals):
+        other = crystal_of(changed, row)
+        assert sorted(other.composition.values()) == sorted(
+            crystal.composition.values()
+        )
+        assert not set(other.composition) & set(crystal.composition)
+        elements = changed.comp_element[row][changed.comp_element[row] > 0].tolist()
+        counts = changed.comp_count[row][: len(elements)].tolist()
+        assert dict(zip(elements, counts)) == other.composition
+        keys = list(zip(other.wyckoffs.tolist(), other.atomic_numbers.tolist()))
+        assert keys == sorted(keys)
+        size = int(changed.num_sites[row])
+        assert (
+            sorted(changed.neighbor[row, :size].flatten().tolist())
+            == sorted(batch.neighbor[row, :size].flatten().tolist())
+            or len(set(crystal.wyckoffs.tolist())) < size
+        )
+
+
+def test_what_is_not_chosen_is_not_changed(batch):
+    generator = torch.Generator().manual_seed(0)
+    nothing = ~everything(batch)
+    frequency = torch.ones(119)
+    same = exchange_elements(batch, nothing, frequency, generator)
+    same = disturb(same, nothing, WyckoffTables(), generator)
+    for name in batch.__dataclass_fields__:
+        torch.testing.assert_close(getattr(same, name), getattr(batch, name))
+
+
+def test_disturbed_crystals_keep_their_group(batch, crystals):
+    generator = torch.Generator().manual_seed(0)
+    changed = disturb(batch, everything(batch), WyckoffTables(), generator)
+    for row, crystal in enumerate(crystals):
+        other = crystal_of(changed, row)
+        lattice, coords, species, _ = other.expand_primitive()
+        assert space_group_number(lattice, coords, species, 1e-3) == crystal.number
+        assert not np.allclose(other.lattice, crystal.lattice, rtol=1e-5)
