@@ -1,9 +1,9 @@
-"""Crystals that training never saw: other elements, other coordinates, other cells.
+"""Crystals that training never saw: other elements, fewer sites, other coordinates.
 
 At small β the model should be a faithful copier of any crystal, not only of likely
-ones. Half of the crystals that are trained there get some elements exchanged at random,
-or their free coordinates and cell disturbed; the group and the Wyckoff positions stay.
-At large β nothing is changed, so what is generated follows the data.
+ones. A share of the crystals that are trained there get some elements exchanged at
+random, some orbits taken away, or their free coordinates and cell disturbed; the group
+stays. At large β nothing is changed, so what is generated follows the data.
 """
 
 from __future__ import annotations
@@ -86,6 +86,72 @@ def _sort_sites(batch: CrystalBatch) -> CrystalBatch:
         distance=rows(batch.distance),
         direction=rows(batch.direction),
     )
+
+
+def drop_sites(
+    batch: CrystalBatch,
+    chosen: Tensor,
+    centring: Tensor,
+    generator: torch.Generator,
+    share: float = 0.3,
+) -> CrystalBatch:
+    """Take orbits away from some crystals and shrink these to the same density.
+
+    Edges to what was taken away get the cutoff's distance, where they do not count.
+
+    Args:
+        batch: the crystals.
+        chosen: which of them to change ``(B,)``.
+        centring: lattice points of the conventional cell by group number ``(231,)``.
+        generator: source of randomness, on the CPU.
+        share: probability that a site goes; one always stays.
+    """
+    device = batch.number.device
+    drawn = torch.rand(batch.site_mask.shape, generator=generator).to(device) < share
+    gone = drawn & chosen[:, None] & batch.site_mask
+    gone &= (batch.site_mask & ~gone).any(1, keepdim=True)
+    lost = (batch.multiplicity * gone) // centring[batch.number][:, None]
+    same = batch.comp_element[:, None, :] == batch.atomic_numbers[..., None]
+    count = batch.comp_count - (same * lost[..., None]).sum(1)
+    element = batch.comp_element * (count > 0)
+    order = torch.where(element > 0, element, MAX_Z + 1).argsort(1)
+    num_atoms = batch.num_atoms - (batch.multiplicity * gone).sum(1)
+    scale = (num_atoms / batch.num_atoms) ** (1 / 3)
+    growth = torch.cat(
+        [scale.log()[:, None].expand(-1, 3), scale.new_zeros(len(scale), 3)], 1
+    )
+
+    rows = torch.arange(len(batch), device=device)[:, None, None]
+    cut = batch.distance[..., -1:]
+    cut_off = gone[rows, batch.neighbor]
+    own = torch.arange(gone.shape[1], device=device)[:, None]
+    neighbor = torch.where(cut_off, own, batch.neighbor)
+    far = torch.where(cut_off, cut, batch.distance)
+    far, rank = far.sort(dim=-1, stable=True)
+    kept = batch.site_mask & ~gone
+
+    def keep(values: Tensor) -> Tensor:
+        return values * kept.view(*kept.shape, *(1,) * (values.dim() - 2))
+
+    changed = dataclasses.replace(
+        batch,
+        lattice_coords=batch.lattice_coords + growth,
+        num_atoms=num_atoms,
+        num_sites=kept.sum(1),
+        comp_element=torch.gather(element, 1, order),
+        comp_count=torch.gather(count * (element > 0), 1, order),
+        wyckoff=keep(batch.wyckoff),
+        atomic_numbers=keep(batch.atomic_numbers),
+        frac_coords=keep(batch.frac_coords),
+        multiplicity=keep(batch.multiplicity),
+        site_mask=kept,
+        neighbor=keep(torch.gather(neighbor, -1, rank)),
+        distance=keep(far) * scale[:, None, None],
+        direction=keep(
+            torch.gather(batch.direction, 2, rank[..., None].expand_as(batch.direction))
+        ),
+    )
+    return _sort_sites(changed)
 
 
 def disturb(

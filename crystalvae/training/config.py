@@ -55,8 +55,8 @@ class TrainingConfig:
     beta_min_share: float = 0.3
     """Share of crystals trained at the smallest β; others are drawn log-uniformly."""
     augment_share: float = 0.0
-    """Share of crystals at β up to ``augment_beta`` that get other elements, and
-    likewise other coordinates and cells."""
+    """Share of crystals at β up to ``augment_beta`` that lose sites, likewise of those
+    that get other elements, and of those that get other coordinates and cells."""
     augment_beta: float = 0.1
     """Largest β at which crystals are changed."""
     free_bits: float = 0.0

@@ -21,7 +21,7 @@ from crystalvae.decoder import PARTS
 from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
-from crystalvae.training.augment import disturb, exchange_elements
+from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_store
 from crystalvae.training.validation import validate
@@ -154,8 +154,10 @@ class Trainer:
             drawn = torch.rand(len(batch), generator=generator) < share
             return small & drawn.to(small.device)
 
+        tables = self.model.module.tables
+        batch = drop_sites(batch, some(), tables.centring, generator)
         batch = exchange_elements(batch, some(), self.frequency, generator)
-        return disturb(batch, some(), self.model.module.tables, generator)
+        return disturb(batch, some(), tables, generator)
 
     def fit(self, *, progress: bool = False, resume: bool = False) -> Path:
         """Train to the end of the last epoch.

@@ -7,7 +7,7 @@ from crystalvae.crystal import AsymmetricUnit
 from crystalvae.geometry.lattice import coords_to_lattice
 from crystalvae.nn.wyckoff import WyckoffTables
 from crystalvae.symmetry.spglib_wrapper import space_group_number
-from crystalvae.training.augment import disturb, exchange_elements
+from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ def test_what_is_not_chosen_is_not_changed(batch):
     frequency = torch.ones(119)
     same = exchange_elements(batch, nothing, frequency, generator)
     same = disturb(same, nothing, WyckoffTables(), generator)
+    same = drop_sites(same, nothing, WyckoffTables().centring, generator)
     for name in batch.__dataclass_fields__:
         torch.testing.assert_close(getattr(same, name), getattr(batch, name))
 
@@ -72,3 +73,42 @@ def test_disturbed_crystals_keep_their_group(batch, crystals):
         lattice, coords, species, _ = other.expand_primitive()
         assert space_group_number(lattice, coords, species, 1e-3) == crystal.number
         assert not np.allclose(other.lattice, crystal.lattice, rtol=1e-5)
+
+
+def test_crystals_that_lose_sites_stay_crystals(batch, crystals):
+    generator = torch.Generator().manual_seed(0)
+    centring = WyckoffTables().centring
+    changed = drop_sites(batch, everything(batch), centring, generator, 0.5)
+    smaller = 0
+    for row, crystal in enumerate(crystals):
+        other = crystal_of(changed, row)
+        size = int(changed.num_sites[row])
+        smaller += size < len(crystal.wyckoffs)
+        assert size >= 1
+        assert int(changed.num_atoms[row]) == other.num_atoms
+        elements = changed.comp_element[row][changed.comp_element[row] > 0].tolist()
+        counts = changed.comp_count[row][: len(elements)].tolist()
+        assert dict(zip(elements, counts)) == other.composition
+        assert not changed.comp_count[row][len(elements) :].any()
+        volume = np.linalg.det(other.lattice) / other.num_atoms
+        assert volume == pytest.approx(
+            np.linalg.det(crystal.lattice) / crystal.num_atoms, rel=1e-4
+        )
+        assert (changed.neighbor[row, :size] < size).all()
+        assert (changed.distance[row, :size].diff(dim=-1) >= 0).all()
+    assert smaller > 0
+
+
+def test_distances_left_are_those_of_the_smaller_crystal(batch):
+    generator = torch.Generator().manual_seed(0)
+    centring = WyckoffTables().centring
+    changed = drop_sites(batch, everything(batch), centring, generator, 0.5)
+    others = [crystal_of(changed, row) for row in range(len(batch))]
+    fresh = CrystalStore.from_crystals(others).batch(torch.arange(len(batch)))
+    for row in range(len(batch)):
+        for site in range(int(changed.num_sites[row])):
+            found, true = changed.distance[row, site], fresh.distance[row, site]
+            inside = int((found < found[-1] - 1e-3).sum())
+            torch.testing.assert_close(
+                found[:inside], true[:inside], rtol=1e-3, atol=1e-3
+            )
