@@ -19,3 +19,7 @@ class ConfigError(CrystalVAEError, ValueError):
 
 class CheckpointError(CrystalVAEError):
     """A checkpoint is missing, truncated or made by another version."""
+
+
+class ClusterError(CrystalVAEError):
+    """A cluster's scheduler cannot be reached or used."""

@@ -54,10 +54,10 @@ def find_model(name: str | Path) -> Path:
 
 
 def save_model(model: CrystalVAE, directory: Path) -> None:
-    """Write a model's directory atomically, weights in bfloat16 where they are real."""
+    """Write a model's directory atomically, weights in half precision."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
-        name: value.detach().cpu().to(torch.bfloat16).contiguous()
+        name: value.detach().cpu().to(torch.float16).contiguous()
         for name, value in model.state_dict().items()
     }
     config = {

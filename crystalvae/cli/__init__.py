@@ -13,6 +13,7 @@ VERBS = (
     "sample",
     "reconstruct",
     "validate",
+    "screen",
     "benchmark",
     "prepare",
     "train",

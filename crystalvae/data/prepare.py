@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-import os
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from crystalvae.data.jobs import (
+    fingerprint,
+    in_chunks,
+    name_of,
+    open_job,
+    structure_jobs,
+)
 from crystalvae.data.packed import MANIFEST, PackedDataset
 from crystalvae.data.packing import merge_shards, read_shard, write_shard
-from crystalvae.data.readers import Entry, find_reader
-from crystalvae.data.readers.archive import folder_files, read_folder, read_member_file
-from crystalvae.data.readers.cif import parse_cif
-from crystalvae.data.readers.text import csv_rows, read_csv_file
-from crystalvae.errors import DataError
+from crystalvae.data.readers import Entry
+from crystalvae.errors import DataError, InvalidStructureError
+from crystalvae.parallel import TooLong, run_chunks, time_limit
 
 CHUNK = 200
 TIMEOUT = 60
@@ -62,6 +59,7 @@ def prepare(
     num_workers: int | None = None,
     symprec: float = 0.1,
     max_atoms: int | None = None,
+    scheduler: str | None = None,
     progress: bool = False,
 ) -> Report:
     """Convert every structure of an input to a packed data set.
@@ -76,6 +74,7 @@ def prepare(
         num_workers: processes; None is one a core.
         symprec: distance tolerance of the symmetry search, Å.
         max_atoms: refuse structures with more atoms in the primitive cell.
+        scheduler: address of a Dask scheduler that does the work instead.
         progress: show a bar on stderr.
 
     Returns:
@@ -91,15 +90,36 @@ def prepare(
     output = Path(output)
     if output.exists() and not (output / MANIFEST).exists() and any(output.iterdir()):
         raise DataError(f"{output} exists and is no data set; choose another name")
-    jobs = _jobs(source)
+    jobs = structure_jobs(source)
     shards = output.with_name(output.name + ".shards")
     options = {"symprec": symprec, "max_atoms": max_atoms}
-    _open_shards(shards, _fingerprint(source, options))
-    work = _Work(symprec, max_atoms)
-    num_workers = num_workers or len(os.sched_getaffinity(0))
+    _open_shards(shards, fingerprint(source, options))
     try:
         with tqdm(unit="structure", disable=None if progress else True) as bar:
-            _run(_chunks(jobs), shards, work, num_workers, bar.update)
+
+            def missing() -> Iterator[tuple[int, list[Any]]]:
+                for number, chunk in in_chunks(jobs, CHUNK):
+                    if _shard(shards, number).exists():
+                        bar.update(len(chunk))
+                    else:
+                        yield number, chunk
+
+            def settle(number: int, chunk: list[Any], results: list[tuple]) -> None:
+                good = [r for r in results if not isinstance(r[0], str)]
+                bad = [r for r in results if isinstance(r[0], str)]
+                columns = zip(*good) if good else ((), (), ())
+                write_shard(_shard(shards, number), *columns, bad, len(chunk))
+                bar.update(len(chunk))
+
+            work = _Work(symprec, max_atoms)
+            run_chunks(
+                work,
+                missing(),
+                settle,
+                _killed,
+                num_workers=num_workers,
+                scheduler=scheduler,
+            )
     except OSError as error:
         raise DataError(
             f"cannot write {shards} ({error}); free disk space and run the same "
@@ -129,35 +149,6 @@ def prepare(
     return report
 
 
-def _jobs(source: str | Path) -> Iterator[Any]:
-    """Units of work, as raw as possible so that parsing happens in the workers."""
-    reader = find_reader(source)
-    if reader is read_csv_file:
-        return csv_rows(Path(source))
-    if reader is read_folder:
-        return iter(folder_files(Path(source)))
-    text = str(source)
-    return reader(text if text.startswith("postgres") else Path(source))
-
-
-def _chunks(jobs: Iterator[Any]) -> Iterator[tuple[int, list[Any]]]:
-    number = 0
-    while chunk := list(islice(jobs, CHUNK)):
-        yield number, chunk
-        number += 1
-
-
-def _fingerprint(source: str | Path, options: dict) -> str:
-    parts: list[Any] = [str(source), sorted(options.items())]
-    path = Path(str(source))
-    if path.is_file():
-        stat = path.stat()
-        parts += [stat.st_size, stat.st_mtime_ns]
-    elif path.is_dir():
-        parts += [(str(p), p.stat().st_size) for p in folder_files(path)]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
 def _open_shards(shards: Path, fingerprint: str) -> None:
     state = shards / "state.json"
     if state.exists() and json.loads(state.read_text())["fingerprint"] == fingerprint:
@@ -170,138 +161,37 @@ def _open_shards(shards: Path, fingerprint: str) -> None:
         raise DataError(f"cannot write {shards} ({error})") from error
 
 
-def _run(
-    chunks: Iterator[tuple[int, list[Any]]],
-    shards: Path,
-    work: _Work,
-    num_workers: int,
-    advance: Callable[[int], Any],
-) -> None:
-    context = get_context("spawn")
-    waiting: dict[Future, tuple[int, list[Any]]] = {}
-
-    def pool() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(num_workers, mp_context=context, initializer=_quiet)
-
-    executor = pool()
-
-    def settle(done: Future) -> None:
-        nonlocal executor
-        number, chunk = waiting.pop(done)
-        try:
-            result = done.result()
-        except BrokenProcessPool:
-            executor.shutdown(wait=False, cancel_futures=True)
-            result = _one_by_one(chunk, work, context)
-            again = [waiting.pop(other) for other in list(waiting)]
-            executor = pool()
-            for other in again:
-                waiting[executor.submit(work, other[1])] = other
-        write_shard(shards / f"shard-{number:06d}.npz", *result)
-        advance(len(chunk))
-
-    try:
-        for number, chunk in chunks:
-            if (shards / f"shard-{number:06d}.npz").exists():
-                advance(len(chunk))
-                continue
-            waiting[executor.submit(work, chunk)] = (number, chunk)
-            while len(waiting) > 2 * num_workers:
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                settle(finished.pop())
-        while waiting:
-            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-            settle(finished.pop())
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+def _shard(shards: Path, number: int) -> Path:
+    return shards / f"shard-{number:06d}.npz"
 
 
-def _one_by_one(chunk: list[Any], work: _Work, context: Any) -> tuple:
-    """Find the entry that kills a worker: each in a process of its own."""
-    results = []
-    for job in chunk:
-        with ProcessPoolExecutor(1, mp_context=context, initializer=_quiet) as single:
-            try:
-                results.append(single.submit(work, [job]).result())
-            except BrokenProcessPool:
-                name, source = _name_of(job)
-                reason = "it crashed the symmetry search; check its cell and atoms"
-                results.append(([], [], [], [(name, source, reason)], 1))
-    joined: list[Any] = [[], [], [], [], 0]
-    for result in results:
-        joined = [a + b for a, b in zip(joined, result)]
-    return tuple(joined)
-
-
-def _name_of(job: Any) -> tuple[str, str]:
-    if isinstance(job, Entry):
-        return job.material_id, job.source
-    if isinstance(job, Path):
-        return job.stem, str(job)
-    return job[0], job[1]
-
-
-def _quiet() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-class _TooLong(Exception):
-    pass
-
-
-@contextmanager
-def _time_limit(seconds: int) -> Iterator[None]:
-    def stop(*_: Any) -> None:
-        raise _TooLong
-
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+def _killed(job: Any) -> tuple[str, str, str]:
+    return *name_of(job), "it crashed the symmetry search; check its cell and atoms"
 
 
 @dataclass
 class _Work:
-    """Turn a chunk of jobs into crystals and refusals; runs in a worker."""
+    """Turn jobs into crystals or refusals; runs in a worker."""
 
     symprec: float
     max_atoms: int | None
 
-    def __call__(self, chunk: list[Any]) -> tuple:
-        crystals, graphs, kept, refused = [], [], [], []
-        for job in chunk:
-            name, source = _name_of(job)
-            try:
-                with _time_limit(TIMEOUT):
-                    entry = self._entry(job)
-                    crystal, graph = self._convert(entry)
-            except _TooLong:
-                refused.append(
-                    (name, source, f"it took more than {TIMEOUT} s; simplify it")
-                )
-            except Exception as error:
-                reason = str(error).splitlines()[0] if str(error) else repr(error)
-                refused.append((name, source, reason))
-            else:
-                crystals.append(crystal)
-                graphs.append(graph)
-                kept.append((entry.material_id, entry.properties))
-        return crystals, graphs, kept, refused, len(chunk)
+    def __call__(self, jobs: list[Any]) -> list[tuple]:
+        return [self._one(job) for job in jobs]
 
-    @staticmethod
-    def _entry(job: Any) -> Entry:
-        if isinstance(job, Entry):
-            return job
-        if isinstance(job, Path):
-            return read_member_file(job)
-        name, source, text, numbers = job
-        return parse_cif(text, name, source, numbers)
+    def _one(self, job: Any) -> tuple:
+        """(crystal, graph, (id, properties)), or (id, source, reason)."""
+        try:
+            with time_limit(TIMEOUT):
+                entry = open_job(job)
+                return *self._convert(entry), (entry.material_id, entry.properties)
+        except TooLong:
+            return *name_of(job), f"it took more than {TIMEOUT} s; simplify it"
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else repr(error)
+            return *name_of(job), reason
 
     def _convert(self, entry: Entry) -> tuple:
-        from crystalvae.errors import InvalidStructureError
         from crystalvae.graph import orbit_graph
         from crystalvae.symmetry.standardize import standardize
 

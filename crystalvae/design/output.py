@@ -29,6 +29,19 @@ def open_directory(path: Path) -> Path:
     return path
 
 
+def resume_directory(path: Path, work: str) -> Path:
+    """Make an output directory, or take an empty or an interrupted one.
+
+    Args:
+        path: the directory.
+        work: name of the entry that marks an interrupted run.
+
+    Raises:
+        DataError: it holds other files, or cannot be made.
+    """
+    return path if (path / work).is_dir() else open_directory(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 

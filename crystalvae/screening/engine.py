@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from crystalvae.data.readers import Entry, read_structures
-from crystalvae.errors import CrystalVAEError
+from crystalvae.data.jobs import in_chunks, name_of, open_job, structure_jobs
+from crystalvae.data.readers import Entry
+from crystalvae.errors import CrystalVAEError, InvalidStructureError
+from crystalvae.parallel import TooLong, run_chunks, time_limit
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import CHECKS, STRUCTURAL, Record, run_checks
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from crystalvae.crystal import AsymmetricUnit
+
 CHUNK = 64
+TIMEOUT = 60
+"""Seconds after which a structure is given up."""
+
+
+@dataclass
+class Inspected:
+    """All that is known of one structure on its own."""
+
+    record: Record
+    """What the checks said."""
+    source: str
+    """Where it came from."""
+    crystal: AsymmetricUnit | None = None
+    """Its symmetric description, if asked for and if it passed."""
+    fingerprint: np.ndarray | None = None
+    """Its average minimum distances in Å, likewise."""
+    properties: dict[str, float] = field(default_factory=dict)
+    """Numbers that came with it."""
 
 
 def check_entry(entry: Entry, names: Sequence[str] = tuple(CHECKS)) -> Record:
@@ -38,43 +60,108 @@ def _formula(composition: dict[int, int]) -> str:
     return Composition(counts).reduced_formula
 
 
-def _check_chunk(chunk: list[Entry]) -> list[Record]:
-    return [check_entry(entry) for entry in chunk]
-
-
-def screen_entries(
-    entries: Iterator[Entry], *, num_workers: int | None = None, progress: bool = False
-) -> list[Record]:
-    """Check entries in parallel, in order.
+@dataclass(frozen=True)
+class Inspector:
+    """Inspects structures in a worker.
 
     Args:
-        entries: what to check.
-        num_workers: processes; None is one a core, 1 is this process.
-        progress: show a bar on stderr.
+        names: checks to run.
+        describe: also find the symmetric description and fingerprint of what passes.
     """
-    num_workers = num_workers or len(os.sched_getaffinity(0))
-    records: list[Record] = []
-    chunks = iter(lambda: list(islice(entries, CHUNK)), [])
+
+    names: tuple[str, ...] = tuple(CHECKS)
+    describe: bool = False
+
+    def __call__(self, jobs: list[Any]) -> list[Inspected]:
+        """Inspect each job; never raises."""
+        return [self._one(job) for job in jobs]
+
+    def _one(self, job: Any) -> Inspected:
+        name, source = name_of(job)
+        try:
+            with time_limit(TIMEOUT):
+                entry = open_job(job)
+                record = check_entry(entry, self.names)
+                found = Inspected(record, source, properties=entry.properties)
+                if self.describe and record.passed:
+                    self._describe(entry, found)
+                return found
+        except TooLong:
+            return _failed(name, source, f"it took more than {TIMEOUT} s; simplify it")
+        except Exception as error:
+            text = str(error).splitlines()[0] if str(error) else repr(error)
+            return _failed(name, source, text)
+
+    def _describe(self, entry: Entry, found: Inspected) -> None:
+        from crystalvae.screening.fingerprint import average_minimum_distances
+        from crystalvae.symmetry.standardize import standardize
+
+        try:
+            found.crystal = standardize(
+                entry.lattice, entry.frac_coords, entry.atomic_numbers
+            )
+            found.fingerprint = average_minimum_distances(found.crystal)
+        except InvalidStructureError as error:
+            found.record.error = str(error)
+
+
+def _failed(name: str, source: str, error: str) -> Inspected:
+    return Inspected(Record(name, "", error=error), source)
+
+
+def killed(job: Any) -> Inspected:
+    """The result for a structure that killed its worker."""
+    return _failed(*name_of(job), "it crashed the checks; look at its cell and atoms")
+
+
+def inspect_all(
+    jobs: Iterator[Any],
+    inspector: Inspector,
+    *,
+    num_workers: int | None = None,
+    scheduler: str | None = None,
+    progress: bool = False,
+    load: Callable[[int], list[Inspected] | None] | None = None,
+    save: Callable[[int, list[Inspected]], None] | None = None,
+) -> list[Inspected]:
+    """Inspect structures in parallel; the result is in the order of the input.
+
+    Args:
+        jobs: of :func:`crystalvae.data.jobs.structure_jobs`.
+        inspector: what to do with each.
+        num_workers: processes; None is one a core, 1 is this process.
+        scheduler: address of a Dask scheduler that does the work instead.
+        progress: show a bar on stderr.
+        load: gives the results of a chunk that was done before, or None.
+        save: keeps those of a chunk.
+    """
+    found: dict[int, list[Inspected]] = {}
     with tqdm(unit="structure", disable=None if progress else True) as bar:
-        if num_workers == 1:
-            for chunk in chunks:
-                records += _check_chunk(chunk)
-                bar.update(len(chunk))
-            return records
-        context = get_context("spawn")
-        with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-            waiting = []
-            for chunk in chunks:
-                waiting.append(pool.submit(_check_chunk, chunk))
-                if len(waiting) > 4 * num_workers:
-                    done = waiting.pop(0).result()
-                    records += done
-                    bar.update(len(done))
-            for future in waiting:
-                done = future.result()
-                records += done
-                bar.update(len(done))
-    return records
+
+        def missing() -> Iterator[tuple[int, list[Any]]]:
+            for number, chunk in in_chunks(jobs, CHUNK):
+                done = load(number) if load is not None else None
+                if done is None:
+                    yield number, chunk
+                else:
+                    found[number] = done
+                    bar.update(len(chunk))
+
+        def settle(number: int, chunk: list[Any], results: list[Inspected]) -> None:
+            if save is not None:
+                save(number, results)
+            found[number] = results
+            bar.update(len(chunk))
+
+        run_chunks(
+            inspector,
+            missing(),
+            settle,
+            killed,
+            num_workers=num_workers,
+            scheduler=scheduler,
+        )
+    return [item for number in sorted(found) for item in found[number]]
 
 
 def screen_input(
@@ -85,34 +172,36 @@ def screen_input(
     Raises:
         CrystalVAEError: the input as a whole cannot be read, or is empty.
     """
-    records = screen_entries(
-        read_structures(path), num_workers=num_workers, progress=progress
-    )
-    if not records:
+    jobs = structure_jobs(path)
+    found = inspect_all(jobs, Inspector(), num_workers=num_workers, progress=progress)
+    if not found:
         raise CrystalVAEError(f"{path} holds no structures")
-    return records
+    return [item.record for item in found]
 
 
 def summarize(records: Sequence[Record]) -> dict[str, Any]:
     """Counts of passed, failed and not computed, over all records and by check."""
     readable = [record for record in records if record.error is None]
+    names = dict.fromkeys(name for r in readable for name in r.results)
     checks = {}
-    for name in CHECKS:
+    for name in names or CHECKS:
         verdicts = [r.results[name].passed for r in readable if name in r.results]
         checks[name] = {
             "passed": sum(v is True for v in verdicts),
             "failed": sum(v is False for v in verdicts),
             "not_computed": sum(v is None for v in verdicts),
         }
-    structural = sum(
-        all(r.results[name].passed for name in STRUCTURAL) for r in readable
-    )
-    smact = checks["smact"]["passed"]
-    return {
+    summary: dict[str, Any] = {
         "structures": len(records),
         "unreadable": len(records) - len(readable),
         "passed": sum(record.passed for record in records),
-        "structural_validity": round(structural / len(records), 4),
-        "smact_validity": round(smact / len(records), 4),
-        "checks": checks,
     }
+    if all(name in checks for name in STRUCTURAL):
+        structural = sum(
+            all(r.results[name].passed for name in STRUCTURAL) for r in readable
+        )
+        summary["structural_validity"] = round(structural / len(records), 4)
+    if "smact" in checks:
+        passed = checks["smact"]["passed"]
+        summary["smact_validity"] = round(passed / len(records), 4)
+    return {**summary, "checks": checks}

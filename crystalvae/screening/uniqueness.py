@@ -55,10 +55,14 @@ class ReferenceIndex:
         for row, key in enumerate(_formulas(dataset)):
             self.rows[key].append(row)
 
-    def candidates(self, composition: dict[int, int]) -> list[AsymmetricUnit]:
-        """Known crystals that could be the same."""
-        rows = self.rows.get(formula_key(composition), [])
-        return [self.dataset[row] for row in rows]
+    def candidates(self, composition: dict[int, int]) -> list[int]:
+        """Rows of the known crystals that could be the same."""
+        return self.rows.get(formula_key(composition), [])
+
+    def name(self, row: int) -> str:
+        """Identifier of a known crystal."""
+        ids = getattr(self.dataset, "material_ids", None)
+        return ids[row] if ids else str(row)
 
 
 def _formulas(dataset: PackedDataset | Sequence[AsymmetricUnit]) -> Iterable[Formula]:
@@ -118,10 +122,37 @@ def duplicate_of(
     return labels
 
 
-def _any_match(task: tuple[Structure, list[Structure]]) -> bool:
+def _first_match(task: tuple[Structure, list[Structure]]) -> int | None:
     structure, known = task
     matcher = default_matcher()
-    return any(_fit(matcher, structure, other) for other in known)
+    places = (i for i, other in enumerate(known) if _fit(matcher, structure, other))
+    return next(places, None)
+
+
+def find_known(
+    crystals: Sequence[AsymmetricUnit],
+    reference: ReferenceIndex,
+    *,
+    num_workers: int | None = None,
+) -> list[int | None]:
+    """Row of the first reference crystal that each crystal matches, None for new ones.
+
+    Args:
+        crystals: what to look up.
+        reference: the known crystals.
+        num_workers: processes; None is one a core.
+    """
+    found: list[int | None] = [None] * len(crystals)
+    places, tasks = [], []
+    for index, crystal in enumerate(crystals):
+        rows = reference.candidates(crystal.composition)
+        if rows:
+            places.append((index, rows))
+            structures = [reference.dataset[row].to_structure() for row in rows]
+            tasks.append((crystal.to_structure(), structures))
+    for (index, rows), place in zip(places, _map(_first_match, tasks, num_workers)):
+        found[index] = None if place is None else rows[place]
+    return found
 
 
 def is_known(
@@ -130,24 +161,9 @@ def is_known(
     *,
     num_workers: int | None = None,
 ) -> list[bool]:
-    """Whether each crystal matches one of the reference set.
-
-    Args:
-        crystals: what to look up.
-        reference: the known crystals.
-        num_workers: processes; None is one a core.
-    """
-    known = [False] * len(crystals)
-    places, tasks = [], []
-    for index, crystal in enumerate(crystals):
-        candidates = reference.candidates(crystal.composition)
-        if candidates:
-            places.append(index)
-            structures = [candidate.to_structure() for candidate in candidates]
-            tasks.append((crystal.to_structure(), structures))
-    for index, found in zip(places, _map(_any_match, tasks, num_workers)):
-        known[index] = found
-    return known
+    """Whether each crystal matches one of the reference set; see :func:`find_known`."""
+    rows = find_known(crystals, reference, num_workers=num_workers)
+    return [row is not None for row in rows]
 
 
 def _map(function, tasks: list, num_workers: int | None) -> list:

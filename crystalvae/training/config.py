@@ -65,8 +65,9 @@ class TrainingConfig:
     """Steps over which β rises linearly from 0 to its value."""
     bucket: int = 40
     """Batches that are sorted by length together; larger wastes less padding."""
-    precision: str = "bf16-mixed"
-    """Lightning Fabric's precision: ``32-true`` or ``bf16-mixed``."""
+    precision: str = "auto"
+    """Lightning Fabric's precision, ``32-true`` or ``bf16-mixed``; ``auto`` takes bf16
+    where the device computes in it, since emulated it is many times slower."""
     devices: int = 1
     """Devices of the accelerator."""
     seed: int = 0

@@ -60,7 +60,7 @@ class Trainer:
         self.fabric = Fabric(
             accelerator=accelerator,
             devices=options.devices,
-            precision=options.precision,
+            precision=resolve_precision(options.precision, accelerator),
         )
         self.fabric.launch()
         torch.manual_seed(options.seed)
@@ -335,6 +335,20 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         _truncate_rows(path.with_name("metrics.csv"), self.progress.step)
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """What ``auto`` stands for on this machine; anything else is returned as it is.
+
+    Args:
+        precision: of :class:`TrainingConfig`.
+        accelerator: Fabric's accelerator.
+    """
+    if precision != "auto":
+        return precision
+    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "32-true"
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
 
 
 def start_from(model: CrystalVAE, name: str, root: Path) -> None:

@@ -80,7 +80,7 @@ def test_result_does_not_depend_on_workers_or_interruption(
     assert not shards.exists()
 
 
-def test_a_dying_worker_loses_only_its_entry(table, tmp_path, monkeypatch):
+def test_large_cells_are_refused_if_asked(table, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 20)
     report = prepare(table, tmp_path / "out", num_workers=1, max_atoms=6)
     assert 0 < report.converted < report.total - 1

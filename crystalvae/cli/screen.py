@@ -1,0 +1,99 @@
+"""``crystalvae screen``: check, compare with known crystals, rank, report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "screen", help="check, compare with known crystals, rank and report"
+    )
+    parser.add_argument("input", help="structures, as for prepare")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
+    parser.add_argument(
+        "--reference", help="prepared data set that novelty is judged against"
+    )
+    parser.add_argument("--checks", help="names, comma-separated (all but smact)")
+    parser.add_argument(
+        "--rank-by",
+        default="novelty",
+        help="novelty, density, volume, num_sites, or a number of the input, lowest "
+        "first (%(default)s)",
+    )
+    parser.add_argument(
+        "--top", type=int, default=1000, help="crystals written (%(default)s)"
+    )
+    parser.add_argument(
+        "--database",
+        help="also add them to this ASE database: FILE.db or postgresql://",
+    )
+    parser.add_argument("--workers", type=int, help="processes (one a core)")
+    parser.add_argument("--scheduler", help="Dask scheduler, tcp://host:port")
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show a bar on stderr",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Screen and write."""
+    from crystalvae.data.packed import PackedDataset
+    from crystalvae.design.database import write_database
+    from crystalvae.design.output import resume_directory, write_crystals, write_text
+    from crystalvae.screening.campaign import (
+        WORK,
+        finish,
+        funnel,
+        screen,
+        table_rows,
+    )
+    from crystalvae.screening.checks import DEFAULT
+    from crystalvae.screening.engine import summarize
+    from crystalvae.screening.report import html_report
+
+    directory = resume_directory(args.output, WORK)
+    reference = None if args.reference is None else PackedDataset(args.reference)
+    campaign = screen(
+        args.input,
+        directory,
+        names=args.checks.split(",") if args.checks else DEFAULT,
+        reference=reference,
+        reference_name=args.reference,
+        rank_by=args.rank_by,
+        num_workers=args.workers,
+        scheduler=args.scheduler,
+        progress=args.progress,
+    )
+    rows = table_rows(campaign)
+    best = [campaign.inspected[place] for place in campaign.survivors[: args.top]]
+    crystals = [item.crystal for item in best]
+    names = [f"{i:05d}-{c.formula}" for i, c in enumerate(crystals, 1)]
+    steps = funnel(campaign)
+    summary = {
+        "input": args.input,
+        "reference": args.reference,
+        "rank_by": args.rank_by,
+        **summarize([item.record for item in campaign.inspected]),
+        "funnel": dict(steps),
+        "survivors": len(campaign.survivors),
+        "written": len(crystals),
+    }
+    write_crystals(directory, crystals, names, rows, summary)
+    page = html_report(campaign, f"Screening of {args.input}", reference)
+    write_text(directory / "report.html", page)
+    if args.database:
+        own = rows[: len(crystals)]
+        write_database(args.database, crystals, names, own)
+    finish(directory)
+    for name, count in steps:
+        print(f"  {name:12s} {count:8d}")
+    print(
+        f"{len(campaign.survivors)} of {len(campaign.inspected)} survive, "
+        f"{len(crystals)} written to {directory}; look at report.html"
+    )
+    return 0

@@ -1,0 +1,68 @@
+"""Units of work made of an input, as raw as possible so that workers do the parsing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from crystalvae.data.readers import Entry, find_reader
+from crystalvae.data.readers.archive import folder_files, read_folder, read_member_file
+from crystalvae.data.readers.cif import parse_cif
+from crystalvae.data.readers.text import csv_rows, read_csv_file
+
+
+def structure_jobs(source: str | Path) -> Iterator[Any]:
+    """Everything in a file, folder, archive or database, not parsed if that can wait.
+
+    Raises:
+        DataError: the input as a whole cannot be read.
+    """
+    reader = find_reader(source)
+    if reader is read_csv_file:
+        return csv_rows(Path(source))
+    if reader is read_folder:
+        return iter(folder_files(Path(source)))
+    text = str(source)
+    return reader(text if text.startswith("postgres") else Path(source))
+
+
+def in_chunks(jobs: Iterator[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
+    """Number the chunks of an iterator."""
+    number = 0
+    while chunk := list(islice(jobs, size)):
+        yield number, chunk
+        number += 1
+
+
+def name_of(job: Any) -> tuple[str, str]:
+    """Identifier and source of a job."""
+    if isinstance(job, Entry):
+        return job.material_id, job.source
+    if isinstance(job, Path):
+        return job.stem, str(job)
+    return job[0], job[1]
+
+
+def open_job(job: Any) -> Entry:
+    """Parse a job; a bad structure becomes the entry's error."""
+    if isinstance(job, Entry):
+        return job
+    if isinstance(job, Path):
+        return read_member_file(job)
+    name, source, text, numbers = job
+    return parse_cif(text, name, source, numbers)
+
+
+def fingerprint(source: str | Path, options: dict[str, Any]) -> str:
+    """Hash of an input as it now is and of the options, to know it again."""
+    parts: list[Any] = [str(source), sorted(options.items(), key=str)]
+    path = Path(str(source))
+    if path.is_file():
+        stat = path.stat()
+        parts += [stat.st_size, stat.st_mtime_ns]
+    elif path.is_dir():
+        parts += [(str(p), p.stat().st_size) for p in folder_files(path)]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

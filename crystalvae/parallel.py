@@ -1,0 +1,199 @@
+"""Chunks of jobs in processes or on a Dask cluster; a dying worker loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any
+
+from crystalvae.errors import ClusterError
+
+Chunk = tuple[int, list[Any]]
+Work = Callable[[list[Any]], list[Any]]
+Settle = Callable[[int, list[Any], list[Any]], None]
+
+
+class TooLong(Exception):
+    """A job ran into its time limit."""
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise :class:`TooLong` inside the block after so many seconds.
+
+    Signals reach main threads only: in others, as those of Dask workers, there is no
+    limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TooLong
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def run_chunks(
+    work: Work,
+    chunks: Iterator[Chunk],
+    settle: Settle,
+    give_up: Callable[[Any], Any],
+    *,
+    num_workers: int | None = None,
+    scheduler: str | None = None,
+) -> None:
+    """Do all chunks and settle each here as it is done, in any order.
+
+    A job that kills its process is found by giving each of its chunk a process of its
+    own, and gets the result of ``give_up``; everything else is done again.
+
+    Args:
+        work: maps the jobs of a chunk to as many results; must be picklable.
+        chunks: (number, jobs).
+        settle: takes (number, jobs, results).
+        give_up: result for a job that killed its worker.
+        num_workers: processes; None is one a core, 1 is this process.
+        scheduler: address of a Dask scheduler, ``tcp://host:port``, instead.
+
+    Raises:
+        ClusterError: the scheduler cannot be reached, or dask is not installed.
+    """
+    if scheduler is not None:
+        _run_on_cluster(work, chunks, settle, give_up, scheduler)
+        return
+    num_workers = num_workers or len(os.sched_getaffinity(0))
+    if num_workers == 1:
+        for number, jobs in chunks:
+            settle(number, jobs, work(jobs))
+        return
+    _run_in_processes(work, chunks, settle, give_up, num_workers)
+
+
+def _quiet() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _pool(num_workers: int) -> ProcessPoolExecutor:
+    context = get_context("spawn")
+    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=_quiet)
+
+
+def _run_in_processes(
+    work: Work,
+    chunks: Iterator[Chunk],
+    settle: Settle,
+    give_up: Callable[[Any], Any],
+    num_workers: int,
+) -> None:
+    waiting: dict[Future, Chunk] = {}
+    executor = _pool(num_workers)
+
+    def finish_one() -> None:
+        nonlocal executor
+        done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+        future = done.pop()
+        number, jobs = waiting.pop(future)
+        try:
+            results = future.result()
+        except BrokenProcessPool:
+            executor.shutdown(wait=False, cancel_futures=True)
+            results = _one_by_one(work, jobs, give_up)
+            again = [waiting.pop(other) for other in list(waiting)]
+            executor = _pool(num_workers)
+            for other in again:
+                waiting[executor.submit(work, other[1])] = other
+        settle(number, jobs, results)
+
+    try:
+        for number, jobs in chunks:
+            waiting[executor.submit(work, jobs)] = (number, jobs)
+            while len(waiting) > 2 * num_workers:
+                finish_one()
+        while waiting:
+            finish_one()
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _one_by_one(
+    work: Work, jobs: list[Any], give_up: Callable[[Any], Any]
+) -> list[Any]:
+    results = []
+    executor = _pool(1)
+    for job in jobs:
+        try:
+            results += executor.submit(work, [job]).result()
+        except BrokenProcessPool:
+            results.append(give_up(job))
+            executor.shutdown(wait=False)
+            executor = _pool(1)
+    executor.shutdown()
+    return results
+
+
+def _run_on_cluster(
+    work: Work,
+    chunks: Iterator[Chunk],
+    settle: Settle,
+    give_up: Callable[[Any], Any],
+    address: str,
+) -> None:
+    try:
+        from distributed import Client, KilledWorker, as_completed
+    except ImportError as error:
+        raise ClusterError(
+            "a scheduler needs dask; install crystalvae[cluster]"
+        ) from error
+    try:
+        client = Client(address, timeout=5)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"cannot reach a Dask scheduler at {address} ({error})"
+        ) from error
+    with client:
+        waiting: dict[str, Chunk] = {}
+        queue = as_completed()
+
+        def submit(chunk: Chunk) -> None:
+            future = client.submit(work, chunk[1], pure=False, retries=2)
+            waiting[future.key] = chunk
+            queue.add(future)
+
+        def one_by_one(jobs: list[Any]) -> list[Any]:
+            results = []
+            for job in jobs:
+                try:
+                    results += client.submit(work, [job], pure=False).result()
+                except KilledWorker:
+                    results.append(give_up(job))
+            return results
+
+        def finish_one() -> None:
+            future = next(queue)
+            number, jobs = waiting.pop(future.key)
+            try:
+                results = future.result()
+            except KilledWorker:
+                results = one_by_one(jobs)
+            settle(number, jobs, results)
+
+        in_flight = max(32, 4 * sum(client.ncores().values()))
+        for chunk in chunks:
+            submit(chunk)
+            while len(waiting) > in_flight:
+                finish_one()
+        while waiting:
+            finish_one()

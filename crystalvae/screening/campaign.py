@@ -1,0 +1,252 @@
+"""The whole screening of a collection: check, compare, rank, report."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalvae.data.jobs import fingerprint, structure_jobs
+from crystalvae.errors import ConfigError, DataError
+from crystalvae.screening.base import CheckResult
+from crystalvae.screening.checks import CHECKS, DEFAULT
+from crystalvae.screening.engine import Inspected, Inspector, inspect_all
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.data.packed import PackedDataset
+
+WORK = ".work"
+SCORES = ("novelty", "density", "volume", "num_sites")
+"""What the survivors can be ranked by, besides numbers that came with the input."""
+
+
+@dataclass
+class Campaign:
+    """What a screening found."""
+
+    inspected: list[Inspected]
+    """Every input, in order, with the checks ``unique`` and ``novel`` added."""
+    survivors: list[int]
+    """Places in ``inspected`` of what passed everything, best first."""
+    nearest: dict[int, tuple[float, str]]
+    """Place → distance to the nearest known crystal in Å, and its name."""
+    reference: str | None
+    """Name of the reference set, None if novelty was not judged."""
+
+
+class _Shards:
+    """Finished chunks beside the output, to go on after an interruption."""
+
+    def __init__(self, directory: Path, key: str):
+        self.directory = directory
+        state = directory / "state.json"
+        try:
+            known = state.exists() and json.loads(state.read_text())["key"] == key
+            if not known:
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.mkdir(parents=True)
+                state.write_text(json.dumps({"key": key}))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot write {directory} ({error})") from error
+
+    def load(self, number: int) -> list[Inspected] | None:
+        path = self.directory / f"{number:07d}.pickle"
+        try:
+            return pickle.loads(path.read_bytes())
+        except (OSError, EOFError, pickle.UnpicklingError):
+            return None
+
+    def save(self, number: int, results: list[Inspected]) -> None:
+        path = self.directory / f"{number:07d}.pickle"
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_bytes(pickle.dumps(results))
+            partial.replace(path)
+        except OSError as error:
+            raise DataError(
+                f"cannot write {path} ({error}); free some disk space and run the "
+                "same command again to go on"
+            ) from error
+
+
+def screen(
+    source: str | Path,
+    output: Path,
+    *,
+    names: Sequence[str] = DEFAULT,
+    reference: PackedDataset | Sequence[AsymmetricUnit] | None = None,
+    reference_name: str | None = None,
+    rank_by: str = "novelty",
+    num_workers: int | None = None,
+    scheduler: str | None = None,
+    progress: bool = False,
+) -> Campaign:
+    """Check every structure of an input, drop copies and known ones, rank the rest.
+
+    Chunks that are done are kept in ``output/.work`` until :func:`finish`, so that a
+    second call with the same arguments goes on where the first was interrupted.
+
+    Args:
+        source: anything that ``crystalvae prepare`` reads.
+        output: directory of the results.
+        names: checks to run.
+        reference: known crystals; None leaves novelty not computed.
+        reference_name: what to call them.
+        rank_by: one of :data:`SCORES`, highest first, or the name of a number that came
+            with the input, lowest first.
+        num_workers: processes; None is one a core.
+        scheduler: address of a Dask scheduler that does the checks instead.
+        progress: show a bar on stderr.
+
+    Raises:
+        ConfigError: an unknown check.
+        DataError: the input cannot be read or holds nothing.
+    """
+    unknown = set(names) - set(CHECKS)
+    if unknown:
+        raise ConfigError(
+            f"unknown check {sorted(unknown)[0]!r}; known are {', '.join(CHECKS)}"
+        )
+    jobs = structure_jobs(source)
+    shards = _Shards(output / WORK, fingerprint(source, {"names": tuple(names)}))
+    inspected = inspect_all(
+        jobs,
+        Inspector(tuple(names), describe=True),
+        num_workers=num_workers,
+        scheduler=scheduler,
+        progress=progress,
+        load=shards.load,
+        save=shards.save,
+    )
+    if not inspected:
+        raise DataError(f"{source} holds no structures")
+    nearest = _compare(inspected, reference, num_workers)
+    survivors = [
+        place
+        for place, item in enumerate(inspected)
+        if item.crystal is not None and item.record.passed
+    ]
+    survivors = _rank(survivors, inspected, nearest, rank_by)
+    return Campaign(inspected, survivors, nearest, reference_name)
+
+
+def finish(output: Path) -> None:
+    """Remove what was kept for going on."""
+    shutil.rmtree(output / WORK, ignore_errors=True)
+
+
+def _compare(
+    inspected: list[Inspected],
+    reference: PackedDataset | Sequence[AsymmetricUnit] | None,
+    num_workers: int | None,
+) -> dict[int, tuple[float, str]]:
+    """Add the verdicts ``unique`` and ``novel``; distances to the nearest known."""
+    import numpy as np
+
+    from crystalvae.screening.fingerprint import NearestKnown, reference_fingerprints
+    from crystalvae.screening.uniqueness import (
+        ReferenceIndex,
+        duplicate_of,
+        find_known,
+    )
+
+    places = [i for i, item in enumerate(inspected) if item.crystal is not None]
+    crystals = [inspected[i].crystal for i in places]
+    for own, first in enumerate(duplicate_of(crystals, num_workers=num_workers)):
+        record = inspected[places[own]].record
+        other = inspected[places[first]].record.name
+        text = "" if first == own else f"the same as {other}"
+        record.results["unique"] = CheckResult("unique", first == own, None, text)
+    if reference is None:
+        for place in places:
+            inspected[place].record.results["novel"] = CheckResult(
+                "novel", None, None, "no reference set was given"
+            )
+        return {}
+    index = ReferenceIndex(reference)
+    nearest_known = NearestKnown(reference_fingerprints(reference, num_workers))
+    fingerprints = np.stack([inspected[i].fingerprint for i in places] or [[]])
+    nearest: dict[int, tuple[float, str]] = {}
+    if places:
+        distance, row = nearest_known(fingerprints.astype(np.float32))
+        for place, d, r in zip(places, distance.tolist(), row.tolist()):
+            nearest[place] = (d, index.name(r))
+    known = find_known(crystals, index, num_workers=num_workers)
+    for place, row in zip(places, known):
+        text = "" if row is None else f"the same as {index.name(row)}"
+        inspected[place].record.results["novel"] = CheckResult(
+            "novel", row is None, nearest[place][0], text
+        )
+    return nearest
+
+
+def _rank(
+    survivors: list[int],
+    inspected: list[Inspected],
+    nearest: dict[int, tuple[float, str]],
+    rank_by: str,
+) -> list[int]:
+    def score(place: int) -> float:
+        item = inspected[place]
+        crystal = item.crystal
+        if rank_by == "novelty":
+            return -nearest.get(place, (0.0, ""))[0]
+        if rank_by == "num_sites":
+            return len(crystal.wyckoffs)
+        if rank_by in SCORES:
+            result = item.record.results.get(rank_by)
+            value = result.value if result is not None else None
+            return -(value if value is not None else float("-inf"))
+        return item.properties.get(rank_by, float("inf"))
+
+    if rank_by not in SCORES and not any(
+        rank_by in inspected[p].properties for p in survivors
+    ):
+        known = dict.fromkeys(n for p in survivors for n in inspected[p].properties)
+        raise ConfigError(
+            f"cannot rank by {rank_by!r}; known are {', '.join([*SCORES, *known])}"
+        )
+    return sorted(survivors, key=score)
+
+
+def funnel(campaign: Campaign) -> list[tuple[str, int]]:
+    """What is left after each step, from all inputs to the survivors."""
+    left = list(campaign.inspected)
+    steps = [("structures", len(left))]
+    left = [item for item in left if item.record.error is None]
+    steps.append(("readable", len(left)))
+    names = dict.fromkeys(n for item in left for n in item.record.results)
+    for name in names:
+        left = [
+            item
+            for item in left
+            if name not in item.record.results
+            or item.record.results[name].passed is not False
+        ]
+        steps.append((name, len(left)))
+    return steps
+
+
+def table_rows(campaign: Campaign) -> list[dict[str, Any]]:
+    """One row an input, survivors first and ranked, then the others in order."""
+    place_of = {place: rank for rank, place in enumerate(campaign.survivors, 1)}
+    rest = [i for i in range(len(campaign.inspected)) if i not in place_of]
+    rows = []
+    for place in [*campaign.survivors, *rest]:
+        item = campaign.inspected[place]
+        row: dict[str, Any] = {"rank": place_of.get(place, ""), "source": item.source}
+        row.update(item.record.row())
+        if item.crystal is not None:
+            row["space_group"] = item.crystal.number
+            row["num_atoms"] = item.crystal.num_primitive_atoms
+        if place in campaign.nearest:
+            distance, name = campaign.nearest[place]
+            row["nearest_known"] = name
+            row["nearest_distance"] = round(distance, 4)
+        rows.append(row)
+    return rows

@@ -1,0 +1,290 @@
+import csv
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifWriter
+
+from crystalvae.cli import main
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.packed import PackedDataset, write_packed
+from crystalvae.data.prototypes import prototype_crystals
+from crystalvae.errors import ConfigError, DataError
+from crystalvae.screening import campaign as module
+from crystalvae.screening.campaign import funnel, screen
+from crystalvae.screening.fingerprint import (
+    NearestKnown,
+    average_minimum_distances,
+    reference_fingerprints,
+)
+from tests.data.test_readers import good_cif, torture
+
+ABSURD = {
+    "sliver": (np.diag([0.4, 10, 10]), ["Si"], [[0, 0, 0]]),
+    "argon": (np.eye(3) * 5.3, ["Ar"], [[0, 0, 0]]),
+    "promethium": (
+        np.eye(3) * 5.5,
+        ["Pm", "Cl"],
+        [[0, 0, 0], [0.5, 0.5, 0.5]],
+    ),
+    "xenon_fluoride": (
+        np.diag([4.3, 4.3, 7.0]),
+        ["Xe", "F", "F"],
+        [[0, 0, 0], [0, 0, 0.28], [0, 0, 0.72]],
+    ),
+}
+
+
+def absurd_files(folder):
+    """Structures that broke evaluators: name → whether they can be read."""
+    for name, (lattice, species, coords) in ABSURD.items():
+        text = str(CifWriter(Structure(lattice, species, coords)))
+        (folder / f"{name}.cif").write_text(text)
+    grid = np.stack(np.meshgrid(*[np.arange(18)] * 3, indexing="ij"), -1)
+    coords = grid.reshape(-1, 3)[:5000] / 18
+    big = Structure(np.eye(3) * 45, ["Cu"] * 5000, coords)
+    (folder / "big.cif").write_text(str(CifWriter(big)))
+    many = [f"{symbol}" for symbol in _elements(100)]
+    coords = grid[:5, :5, :4].reshape(-1, 3) / 5
+    zoo = Structure(np.eye(3) * 20, many, coords)
+    (folder / "zoo.cif").write_text(str(CifWriter(zoo)))
+    header = good_cif().replace("Na", "Q1")
+    (folder / "dummy.cif").write_text(header)
+    (folder / "utf16.cif").write_bytes(good_cif().encode("utf-16"))
+    zero = good_cif().replace("_cell_length_a", "_cell_length_a 0\n_old")
+    (folder / "zero.cif").write_text(zero)
+
+
+def _elements(count):
+    from ase.data import chemical_symbols
+
+    return chemical_symbols[1 : count + 1]
+
+
+def rows_of(directory):
+    with (directory / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def known(tmp_path):
+    crystals = [crystal for _, crystal in list(prototype_crystals())[::40]]
+    write_packed(
+        tmp_path / "known", crystals, [f"known-{i}" for i in range(len(crystals))]
+    )
+    return PackedDataset(tmp_path / "known")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "in"
+    path.mkdir()
+    for name, crystal in list(prototype_crystals())[::160]:
+        (path / f"{name}.cif").write_text(crystal.to_cif())
+    return path
+
+
+def test_a_thousand_files_are_accounted_for(folder, tmp_path):
+    absurd_files(folder)
+    torture(folder)
+    text = good_cif()
+    while len(list(folder.iterdir())) < 1000:
+        number = len(list(folder.iterdir()))
+        (folder / f"copy{number}.cif").write_text(text)
+    out = tmp_path / "out"
+    assert main(["screen", str(folder), "-o", str(out), "--no-progress"]) == 0
+    rows = {row["name"]: row for row in rows_of(out)}
+    assert set(rows) == {path.stem for path in folder.iterdir()}
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["structures"] == 1000
+    passed = [row for row in rows.values() if row["passed"] == "True"]
+    assert summary["survivors"] == len(passed) == len(list(out.glob("*.cif")))
+    copies = [row for name, row in rows.items() if name.startswith("copy")]
+    assert sum(row["unique"] == "True" for row in copies) <= 1
+    for name in ("utf16", "zero", "dummy", "truncated", "disordered", "directory"):
+        assert rows[name]["error"], name
+    assert rows["sliver"]["error"] or rows["sliver"]["passed"] == "False"
+    for name in ("argon", "promethium", "xenon_fluoride", "zoo"):
+        assert not rows[name]["error"], rows[name]
+    assert not (out / module.WORK).exists()
+
+
+def test_known_crystals_and_copies_do_not_survive(known, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    crystals = [crystal for _, crystal in list(prototype_crystals())[20::80]]
+    fresh = [c for c in crystals if c.formula not in {k.formula for k in known}][:5]
+    old = [known[i] for i in range(5)]
+    for place, crystal in enumerate([*fresh, *old, fresh[0]]):
+        stretched = crystal.to_structure(primitive=False)
+        stretched.to(filename=str(folder / f"{place:02d}.cif"))
+    found = screen(folder, tmp_path / "out", reference=known, num_workers=1)
+    assert {found.inspected[p].record.name for p in found.survivors} == {
+        f"{i:02d}" for i in range(len(fresh))
+    }
+    repeated = found.inspected[-1].record.results["unique"]
+    assert repeated.passed is False
+    assert repeated.message == "the same as 00"
+    for place in range(len(fresh), len(fresh) + len(old)):
+        assert found.nearest[place][0] < 1e-3
+        verdict = found.inspected[place].record.results["novel"]
+        assert verdict.passed is False
+        assert verdict.message.startswith("the same as known-")
+    distances = [found.nearest[place][0] for place in found.survivors]
+    assert distances == sorted(distances, reverse=True)
+    steps = funnel(found)
+    assert steps[0] == ("structures", len(fresh) + 6)
+    assert steps[-1] == ("novel", len(fresh))
+
+
+def test_an_interrupted_screening_goes_on(folder, tmp_path, monkeypatch):
+    from crystalvae.screening import engine
+
+    monkeypatch.setattr(engine, "CHUNK", 10)
+    whole = screen(folder, tmp_path / "whole", num_workers=1)
+    real = module._Shards.save
+
+    def interrupted(self, number, results):
+        if number == 2:
+            raise KeyboardInterrupt
+        real(self, number, results)
+
+    monkeypatch.setattr(module._Shards, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        screen(folder, tmp_path / "out", num_workers=1)
+    saved = []
+    monkeypatch.setattr(
+        module._Shards,
+        "save",
+        lambda self, number, r: (saved.append(number), real(self, number, r)),
+    )
+    again = screen(folder, tmp_path / "out", num_workers=1)
+    assert 0 not in saved
+    assert 2 in saved
+    assert [i.record.row() for i in again.inspected] == [
+        i.record.row() for i in whole.inspected
+    ]
+
+
+def test_a_cluster_gives_the_same(folder, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    here = screen(folder, tmp_path / "here", num_workers=1)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        there = screen(folder, tmp_path / "there", scheduler=cluster.scheduler_address)
+    assert [i.record.row() for i in here.inspected] == [
+        i.record.row() for i in there.inspected
+    ]
+
+
+def test_wrong_wishes_are_explained(folder, tmp_path):
+    with pytest.raises(ConfigError, match="known are"):
+        screen(folder, tmp_path / "a", names=["beauty"], num_workers=1)
+    with pytest.raises(ConfigError, match="cannot rank by"):
+        screen(folder, tmp_path / "b", rank_by="beauty", num_workers=1)
+    (tmp_path / "full").write_text("a file")
+    with pytest.raises(DataError, match="cannot write"):
+        screen(folder, tmp_path / "full", num_workers=1)
+
+
+def test_database_and_report(folder, tmp_path, known):
+    import ase.db
+
+    target, out = tmp_path / "found.db", tmp_path / "out"
+    arguments = ["screen", str(folder), "-o", str(out), "--database", str(target)]
+    arguments += ["--reference", str(known.path), "--no-progress", "--top", "5"]
+    assert main(arguments) == 0
+    with ase.db.connect(target) as database:
+        rows = list(database.select())
+    written = sorted(out.glob("*.cif"))
+    assert len(rows) == len(written) <= 5
+    assert {row.material_id for row in rows} == {path.stem for path in written}
+    page = (out / "report.html").read_text()
+    assert "http://" not in page.split("</script>")[-1]
+    for row in rows:
+        assert row.material_id.split("-", 1)[1] in page
+
+
+def test_report_renders(folder, tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium")
+    out = tmp_path / "out"
+    assert main(["screen", str(folder), "-o", str(out), "--no-progress"]) == 0
+    done = subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=20000",
+            "--dump-dom",
+            (out / "report.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.count('class="main-svg"') >= 5
+    assert 'class="gl-container"' in done.stdout
+
+
+def test_fingerprint_is_that_of_the_authors(crystals):
+    amd = pytest.importorskip("amd")
+    for crystal in crystals:
+        lattice, coords, _, _ = crystal.expand_primitive()
+        cell = amd.PeriodicSet(
+            motif=np.ascontiguousarray(coords @ lattice),
+            cell=np.ascontiguousarray(lattice),
+        )
+        np.testing.assert_allclose(
+            average_minimum_distances(crystal), amd.AMD(cell, 100), atol=1e-5
+        )
+
+
+def test_fingerprint_does_not_depend_on_the_cell_and_is_continuous(crystals):
+    rng = np.random.default_rng(0)
+    for crystal in crystals:
+        structure = crystal.to_structure()
+        own = average_minimum_distances(crystal)
+        structure.make_supercell([[1, 1, 0], [0, 1, 0], [0, 0, 2]])
+        other = AsymmetricUnit.from_structure(structure, symprec=0.01)
+        np.testing.assert_allclose(average_minimum_distances(other), own, atol=1e-3)
+        moves = rng.normal(size=(len(structure), 3))
+        moves *= 0.02 / np.linalg.norm(moves, axis=1, keepdims=True)
+        moved = Structure(
+            structure.lattice,
+            structure.species,
+            structure.cart_coords + moves,
+            coords_are_cartesian=True,
+        )
+        shifted = AsymmetricUnit.from_structure(moved, symprec=1e-4)
+        change = np.abs(average_minimum_distances(shifted) - own).max()
+        assert 0 < change <= 0.04 + 1e-3
+
+
+def test_nearest_known_is_the_nearest(known, crystals):
+    fingerprints = reference_fingerprints(known, num_workers=1)
+    assert (known.path / "fingerprints.npy").exists()
+    found = NearestKnown(fingerprints)
+    ours = np.stack([average_minimum_distances(c) for c in crystals])
+    distance, row = found(ours, num_workers=1)
+    full = np.abs(ours[:, None] - fingerprints[None]).max(-1)
+    np.testing.assert_allclose(distance, full.min(1), rtol=1e-5)
+    np.testing.assert_array_equal(row, full.argmin(1))
+
+
+def test_copper_has_twelve_neighbours():
+    copper = AsymmetricUnit.from_structure(
+        Structure.from_spacegroup(225, Lattice.cubic(3.61), ["Cu"], [[0, 0, 0]])
+    )
+    found = average_minimum_distances(copper)
+    np.testing.assert_allclose(found[:12], 3.61 / np.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(found[12:18], 3.61, rtol=1e-6)

@@ -1,0 +1,80 @@
+"""Turn the best model of a run into a shipped one, with the card that it needs.
+
+    python tools/ship_model.py runs/mp_20 mp_20 --summary "..." \
+        --train mp_20/train --train "mp_20_extra/train (e_above_hull <= 0.5, beta <= 0.1)" \
+        --reconstruction runs/recon/summary.json --generation runs/bench/metrics.json
+
+Called again with other metrics it adds them and leaves the weights alone.
+"""
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+import torch
+
+from crystalvae.model import CrystalVAE
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "crystalvae" / "weights"
+
+
+def commit() -> str:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    return head.stdout.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--summary")
+    parser.add_argument("--train", action="append", default=[])
+    parser.add_argument("--validation")
+    parser.add_argument("--licence", default="MIT; data CC-BY-4.0")
+    parser.add_argument("--beta", type=float, help="recommended for sampling")
+    parser.add_argument("--temperature", type=float, help="recommended for sampling")
+    parser.add_argument("--reconstruction", type=Path, action="append", default=[])
+    parser.add_argument("--generation", type=Path)
+    args = parser.parse_args()
+    target = WEIGHTS / args.name
+    fresh = not (target / "config.json").exists()
+    if fresh:
+        model = CrystalVAE.from_pretrained(args.run / "best", device="cpu")
+        last = torch.load(args.run / "last.pt", map_location="cpu", weights_only=True)
+        if last["progress"]["step"] == model.card["step"]:
+            model.load_state_dict(last["model"])
+        model.card["commit"] = commit()
+        model.save_pretrained(target)
+    file = target / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    card = content["card"]
+    if args.summary:
+        card = {"summary": args.summary, **card}
+    if args.train:
+        card["training_sets"] = args.train
+    if args.validation:
+        card["validation_set"] = args.validation
+    card["licence"] = args.licence
+    sampling = card.get("sampling", {})
+    if args.beta is not None:
+        sampling["beta"] = args.beta
+    if args.temperature is not None:
+        sampling["temperature"] = args.temperature
+    if sampling:
+        card["sampling"] = sampling
+    metrics = card.setdefault("metrics", {})
+    for path in args.reconstruction:
+        found = json.loads(path.read_text())
+        kept = ("structures", "match_rate", "rmse", "composition_right", "group_right")
+        label = f"reconstruction_{found.get('search', 0)}"
+        metrics[label] = {k: found[k] for k in (*kept, "beta", "matcher")}
+    if args.generation:
+        metrics["generation"] = json.loads(args.generation.read_text())
+    content["card"] = card
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"{target}: {sum(p.stat().st_size for p in target.iterdir()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
