@@ -149,12 +149,21 @@ class CrystalStore:
         )
 
     @classmethod
-    def from_crystals(cls, crystals: Iterable[AsymmetricUnit]) -> CrystalStore:
-        """Pack crystals in memory, building their orbit graphs."""
+    def from_crystals(
+        cls,
+        crystals: Iterable[AsymmetricUnit],
+        graphs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None,
+    ) -> CrystalStore:
+        """Pack crystals in memory.
+
+        Args:
+            crystals: what to pack.
+            graphs: their orbit graphs; None builds them.
+        """
         from crystalvae.geometry.lattice import lattice_to_coords
 
         crystals = list(crystals)
-        graphs = [orbit_graph(crystal) for crystal in crystals]
+        graphs = graphs or [orbit_graph(crystal) for crystal in crystals]
         compositions = [sorted(crystal.composition.items()) for crystal in crystals]
 
         def flat(arrays: list[np.ndarray], dtype: torch.dtype) -> Tensor:

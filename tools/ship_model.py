@@ -1,7 +1,7 @@
 """Turn the best model of a run into a shipped one, with the card that it needs.
 
     python tools/ship_model.py runs/mp_20 mp_20 --summary "..." \
-        --train mp_20/train --train "mp_20_extra/train (e_above_hull <= 0.5, beta <= 0.1)" \
+        --train mp_20/train --train "mp_20_extra/train (at small beta)" \
         --reconstruction runs/recon/summary.json --generation runs/bench/metrics.json
 
 Called again with other metrics it adds them and leaves the weights alone.
@@ -67,7 +67,7 @@ def main() -> None:
     for path in args.reconstruction:
         found = json.loads(path.read_text())
         kept = ("structures", "match_rate", "rmse", "composition_right", "group_right")
-        label = f"reconstruction_{found.get('search', 0)}"
+        label = "reconstruction" if found["search"] else "reconstruction_one_pass"
         metrics[label] = {k: found[k] for k in (*kept, "beta", "matcher")}
     if args.generation:
         metrics["generation"] = json.loads(args.generation.read_text())

@@ -19,6 +19,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--seed", type=int, default=0, help="of that choice (%(default)s)"
     )
     parser.add_argument("--beta", type=float, help="the knob (most detail)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=4,
+        help="of the search for the crystal that has the encoding (%(default)s)",
+    )
+    parser.add_argument(
+        "--greedy", action="store_true", help="decode in one pass, with no search"
+    )
     parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     parser.add_argument("--workers", type=int, help="processes (one a core)")
     parser.add_argument(
@@ -39,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     from crystalvae.benchmark.matching import match_distances
     from crystalvae.data.readers import read_structures
+    from crystalvae.design.invert import SearchOptions
     from crystalvae.design.output import (
         describe,
         open_directory,
@@ -78,7 +88,11 @@ def run(args: argparse.Namespace) -> int:
     if not crystals:
         raise DataError(f"{args.input} holds no structure that can be encoded")
     began = time.perf_counter()
-    found = reconstruct(model, crystals, beta=args.beta)
+    search = None if args.greedy else SearchOptions(rounds=args.rounds)
+    with tqdm(total=len(crystals), unit="crystal", disable=disable) as bar:
+        found = reconstruct(
+            model, crystals, beta=args.beta, search=search, advance=bar.update
+        )
     seconds = time.perf_counter() - began
     predictions = [None if c is None else c.to_structure() for c in found]
     distances = match_distances(predictions, references, num_workers=args.workers)
@@ -118,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
         "group_right": round(
             sum(bool(r.get("group_right")) for r in rows) / len(rows), 4
         ),
+        "search": 0 if args.greedy else args.rounds,
         "beta": args.beta or model.config.latent.beta_min,
         "matcher": "StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)",
         "decode_seconds": round(seconds, 2),

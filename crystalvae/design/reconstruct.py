@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from crystalvae.batch import CrystalStore
+from crystalvae.design.invert import SearchOptions, invert
 from crystalvae.generation import generate
 
 if TYPE_CHECKING:
@@ -20,15 +21,20 @@ def reconstruct(
     crystals: Sequence[AsymmetricUnit],
     *,
     beta: float | None = None,
+    search: SearchOptions | None = None,
     batch_size: int = 512,
+    advance: Callable[[int], object] | None = None,
 ) -> list[AsymmetricUnit | None]:
-    """Greedy reconstruction from the posterior's mean.
+    """Reconstruction from the posterior's mean.
 
     Args:
         model: the model.
         crystals: asymmetric units in canonical form.
         beta: the knob; None keeps most detail.
+        search: look for the crystal that has this encoding, see
+            :func:`crystalvae.design.invert.invert`; None decodes greedily in one pass.
         batch_size: crystals at a time.
+        advance: called with the number of crystals done.
 
     Returns:
         Reconstructions in order, None for one that could not be completed.
@@ -41,5 +47,11 @@ def reconstruct(
         with torch.no_grad():
             betas = model.beta_tensor(beta, len(index))
             mean = model.encode_batch(batch, betas).mu
-        found += generate(model, mean, beta=betas, generator=generator).crystals()
+        if search is None:
+            found += generate(model, mean, beta=betas, generator=generator).crystals()
+        else:
+            best = invert(model, mean, beta=betas, search=search)
+            found += [None if b is None else b.crystal for b in best]
+        if advance is not None:
+            advance(len(index))
     return found
