@@ -66,7 +66,14 @@ def main() -> None:
     metrics = card.setdefault("metrics", {})
     for path in args.reconstruction:
         found = json.loads(path.read_text())
-        kept = ("structures", "match_rate", "rmse", "composition_right", "group_right")
+        kept = (
+            "structures",
+            "match_rate",
+            "match_rate_valid",
+            "rmse",
+            "composition_right",
+            "group_right",
+        )
         label = "reconstruction" if found["search"] else "reconstruction_one_pass"
         metrics[label] = {k: found[k] for k in (*kept, "beta", "matcher")}
     if args.generation:

@@ -50,6 +50,13 @@ def density_of(crystal: AsymmetricUnit) -> float:
     return mass_density(Candidate(lattice, coords, species))
 
 
+def benchmark_valid(crystal: AsymmetricUnit) -> bool:
+    """Structural and SMACT validity, which CDVAE's code asks of a reconstruction."""
+    lattice, coords, species, _ = crystal.expand_primitive()
+    results = run_checks(Candidate(lattice, coords, species), (*STRUCTURAL, "smact"))
+    return all(result.passed for result in results.values())
+
+
 def jensen_shannon(first: Sequence, second: Sequence) -> float:
     """Jensen-Shannon divergence of two samples of labels in bits, 0 to 1."""
     names = sorted(set(first) | set(second))
@@ -63,6 +70,17 @@ def jensen_shannon(first: Sequence, second: Sequence) -> float:
         return float((x[kept] * np.log2(x[kept] / middle[kept])).sum())
 
     return (divergence(p) + divergence(q)) / 2
+
+
+def group_chi_square(found: Sequence[int], target: Sequence[int]) -> float:
+    """Σ (p - q)² / q over the groups of the target, shares p found and q targeted.
+
+    The space-group χ² of N. Kazeev et al., Wyckoff Transformer, ICML 2025. Groups that
+    the target does not have do not enter.
+    """
+    one, two = Counter(found), Counter(target)
+    shares = {n: (one[n] / max(len(found), 1), two[n] / len(target)) for n in two}
+    return sum((p - q) ** 2 / q for p, q in shares.values())
 
 
 def generation_metrics(
@@ -86,8 +104,8 @@ def generation_metrics(
         ``valid`` (both), ``unique``, ``p1_share``, ``group_found``; with ``known`` also
         ``novel``, ``valid_and_novel`` (valid, unique and novel) and ``new_templates``;
         with ``reference`` Wasserstein distances of density (g/cm³) and number of
-        elements over structurally valid draws, and the Jensen-Shannon divergence of the
-        space groups.
+        elements over structurally valid draws, and, over complete ones, χ² of the space
+        groups and Jensen-Shannon divergences of groups and elements.
     """
     total = len(crystals)
     kept = [(i, c) for i, c in enumerate(crystals) if c is not None]
@@ -140,8 +158,12 @@ def generation_metrics(
                 [len(c.composition) for c in target],
             )
         )
-        metrics["group_jensen_shannon"] = jensen_shannon(
-            [c.number for c in complete], [c.number for c in target]
+        groups = [c.number for c in complete], [c.number for c in target]
+        metrics["group_chi_square"] = group_chi_square(*groups)
+        metrics["group_jensen_shannon"] = jensen_shannon(*groups)
+        metrics["element_jensen_shannon"] = jensen_shannon(
+            [z for c in complete for z in c.composition],
+            [z for c in target for z in c.composition],
         )
         metrics["reference_p1_share"] = float(np.mean([c.number == 1 for c in target]))
     return metrics

@@ -18,7 +18,9 @@ ROWS = {
     "group_found": "spglib finds the declared group",
     "density_wasserstein": "density, Wasserstein (g/cm³)",
     "num_elements_wasserstein": "number of elements, Wasserstein",
+    "group_chi_square": "space groups, χ²",
     "group_jensen_shannon": "space groups, Jensen-Shannon (bits)",
+    "element_jensen_shannon": "elements, Jensen-Shannon (bits)",
 }
 """Metric → what the table calls it."""
 

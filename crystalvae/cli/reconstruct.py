@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from crystalvae.benchmark.generation import benchmark_valid
     from crystalvae.benchmark.matching import match_distances
     from crystalvae.data.readers import read_structures
     from crystalvae.design.invert import SearchOptions
@@ -107,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         if crystal is None:
             row["error"] = "incomplete"
             continue
+        row["valid"] = benchmark_valid(crystal)
         row["composition_right"] = crystal.composition == crystals[place].composition
         row["group_right"] = crystal.number == crystals[place].number
         row.update(describe(crystal))
@@ -125,6 +127,9 @@ def run(args: argparse.Namespace) -> int:
         "encoded": len(crystals),
         "matches": len(matched),
         "match_rate": round(len(matched) / len(rows), 4),
+        "match_rate_valid": round(
+            sum(bool(r.get("match") and r.get("valid")) for r in rows) / len(rows), 4
+        ),
         "rmse": round(sum(matched) / len(matched), 4) if matched else None,
         "composition_right": round(
             sum(bool(r.get("composition_right")) for r in rows) / len(rows), 4

@@ -24,7 +24,7 @@ class SamplingOptions:
     """Nucleus of the categorical choices."""
     attempts: int = 10
     """Redraws of a site that collides, before it is given up."""
-    restarts: int = 3
+    restarts: int = 8
     """Times that a crystal in which a site was given up is decoded anew from its z."""
     min_distance: float = 0.7
     """Shortest distance allowed while placing, Å."""

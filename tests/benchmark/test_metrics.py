@@ -6,6 +6,7 @@ import pytest
 from crystalvae.benchmark.generation import (
     density_of,
     generation_metrics,
+    group_chi_square,
     interval,
     jensen_shannon,
     template,
@@ -68,6 +69,14 @@ def test_perfect_copy_has_no_distance(crystals):
 def test_jensen_shannon_limits():
     assert jensen_shannon([1, 2], [1, 2]) == pytest.approx(0)
     assert jensen_shannon([1, 1], [2, 2]) == pytest.approx(1)
+
+
+def test_chi_square_by_hand():
+    target = [1, 225, 225, 225]
+    assert group_chi_square(target, target) == 0
+    found = [1, 1, 225, 225]
+    expected = (0.5 - 0.25) ** 2 / 0.25 + (0.5 - 0.75) ** 2 / 0.75
+    assert group_chi_square(found, target) == pytest.approx(expected)
 
 
 def test_density_of_rock_salt():

@@ -10,7 +10,7 @@ from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches
-from crystalvae.training.trainer import Trainer
+from crystalvae.training.trainer import Trainer, resolve_precision
 from tests.conftest import REFERENCE, TINY_OPTIONS
 
 
@@ -159,3 +159,13 @@ def test_settings_can_be_overridden(tmp_path):
     assert config.training.epochs == 7
     assert config.training.learning_rate == 1e-4
     assert config.model.latent.dim == 32
+
+
+def test_automatic_precision_never_emulates(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for supported, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(
+            torch.cpu, "_is_avx512_bf16_supported", lambda known=supported: known
+        )
+        assert resolve_precision("auto", "cpu") == expected
+        assert resolve_precision("64-true", "cpu") == "64-true"
