@@ -15,6 +15,7 @@ VERBS = (
     "validate",
     "screen",
     "benchmark",
+    "tradeoff",
     "prepare",
     "train",
     "info",

@@ -30,46 +30,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--workers", type=int, help="processes (one a core)")
 
 
-def _crystals_of(path: str, limit: int | None, seed: int) -> list:
-    """Asymmetric units of any input, None for what cannot be used."""
-    import random
-
-    from crystalvae.data.packed import MANIFEST, PackedDataset
-    from crystalvae.data.readers import read_structures
-    from crystalvae.errors import DataError, InvalidStructureError
-    from crystalvae.symmetry.standardize import standardize
-
-    if (Path(path) / MANIFEST).exists():
-        dataset = PackedDataset(path)
-        rows = range(len(dataset))
-        if limit is not None and limit < len(dataset):
-            rows = random.Random(seed).sample(rows, limit)
-        return [dataset[row] for row in rows]
-    entries = list(read_structures(path))
-    if limit is not None and limit < len(entries):
-        entries = random.Random(seed).sample(entries, limit)
-    found = []
-    for entry in entries:
-        try:
-            if entry.error is not None:
-                raise InvalidStructureError(entry.error)
-            crystal = standardize(
-                entry.lattice, entry.frac_coords, entry.atomic_numbers
-            )
-        except InvalidStructureError:
-            crystal = None
-        found.append(crystal)
-    if not found:
-        raise DataError(f"{path} holds no structures")
-    return found
-
-
-def _usable(path: str | None) -> list | None:
-    if path is None:
-        return None
-    return [c for c in _crystals_of(path, None, 0) if c is not None]
-
-
 def run(args: argparse.Namespace) -> int:
     """Measure and write."""
     import json
@@ -77,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     from crystalvae.benchmark.generation import generation_metrics
     from crystalvae.benchmark.report import metrics_table
+    from crystalvae.data.load import load_crystals, usable_crystals
     from crystalvae.design.output import open_directory, write_text
     from crystalvae.design.sample import draws, sampling_defaults
     from crystalvae.errors import ConfigError
@@ -101,8 +62,11 @@ def run(args: argparse.Namespace) -> int:
         chosen = ("beta", "temperature", "prior")
         settings |= {k: getattr(args, k) for k in chosen if getattr(args, k)}
     else:
-        crystals = _crystals_of(args.input, args.n, args.seed)
-    reference, train = _usable(args.reference), _usable(args.train)
+        crystals = load_crystals(args.input, args.n, args.seed)
+    reference, train = (
+        None if path is None else usable_crystals(path)
+        for path in (args.reference, args.train)
+    )
     metrics = generation_metrics(crystals, reference, train, num_workers=args.workers)
     floor = None
     if reference is not None:

@@ -1,0 +1,69 @@
+"""Crystals of any input, prepared or not, in memory."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crystalvae.data.packed import MANIFEST, PackedDataset
+from crystalvae.data.readers import read_structures
+from crystalvae.errors import DataError, InvalidStructureError
+from crystalvae.symmetry.standardize import standardize
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+
+
+def load_crystals(
+    path: str, limit: int | None = None, seed: int = 0
+) -> list[AsymmetricUnit | None]:
+    """Asymmetric units of a data set or of anything that ``prepare`` reads.
+
+    Args:
+        path: where they are.
+        limit: a random choice of so many; None is all.
+        seed: of that choice.
+
+    Returns:
+        One for each entry, None for what cannot be used.
+
+    Raises:
+        DataError: the input cannot be read or is empty.
+    """
+    if (Path(path) / MANIFEST).exists():
+        dataset = PackedDataset(path)
+        rows = range(len(dataset))
+        if limit is not None and limit < len(dataset):
+            rows = random.Random(seed).sample(rows, limit)
+        return [dataset[row] for row in rows]
+    entries = list(read_structures(path))
+    if limit is not None and limit < len(entries):
+        entries = random.Random(seed).sample(entries, limit)
+    found: list[AsymmetricUnit | None] = []
+    for entry in entries:
+        try:
+            if entry.error is not None:
+                raise InvalidStructureError(entry.error)
+            found.append(
+                standardize(entry.lattice, entry.frac_coords, entry.atomic_numbers)
+            )
+        except InvalidStructureError:
+            found.append(None)
+    if not found:
+        raise DataError(f"{path} holds no structures")
+    return found
+
+
+def usable_crystals(
+    path: str, limit: int | None = None, seed: int = 0
+) -> list[AsymmetricUnit]:
+    """As :func:`load_crystals`, without what cannot be used.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    crystals = [c for c in load_crystals(path, limit, seed) if c is not None]
+    if not crystals:
+        raise DataError(f"{path} holds no structure that can be used")
+    return crystals
