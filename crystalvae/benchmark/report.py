@@ -16,6 +16,8 @@ ROWS = {
     "new_templates": "new Wyckoff templates",
     "p1_share": "P1 share",
     "group_found": "spglib finds the declared group",
+    "cov_recall": "COV-R",
+    "cov_precision": "COV-P",
     "density_wasserstein": "density, Wasserstein (g/cm³)",
     "num_elements_wasserstein": "number of elements, Wasserstein",
     "group_chi_square": "space groups, χ²",

@@ -26,6 +26,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--beta", type=float, help="the knob (the model's own choice)")
     parser.add_argument("--temperature", type=float, help="(the model's own choice)")
     parser.add_argument("--prior", choices=("gaussian", "flow"), help="of the latent")
+    parser.add_argument(
+        "--coverage",
+        choices=("mp_20", "perov_5", "carbon_24"),
+        help="also COV-R and COV-P with this benchmark's cut-offs (slow)",
+    )
     parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     parser.add_argument("--workers", type=int, help="processes (one a core)")
 
@@ -33,8 +38,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and write."""
     import json
+    import random
     from itertools import islice
 
+    from crystalvae.benchmark.coverage import CUTOFFS, coverage, fingerprints
     from crystalvae.benchmark.generation import generation_metrics
     from crystalvae.benchmark.report import metrics_table
     from crystalvae.data.load import load_crystals, usable_crystals
@@ -73,6 +80,25 @@ def run(args: argparse.Namespace) -> int:
         floor = generation_metrics(
             reference[: args.n], train, train, num_workers=args.workers
         )
+    if args.coverage is not None:
+        if reference is None:
+            raise ConfigError("--coverage needs a --reference")
+        cutoffs = CUTOFFS[args.coverage]
+        target = fingerprints(reference[: args.n], num_workers=args.workers)
+        sets = [(metrics, crystals)]
+        if train is not None:
+            sets.append(
+                (
+                    floor,
+                    random.Random(args.seed).sample(
+                        train, min(len(train), len(crystals))
+                    ),
+                )
+            )
+        for result, drawn in sets:
+            kept = [crystal for crystal in drawn if crystal is not None]
+            own = fingerprints(kept, num_workers=args.workers)
+            result.update(coverage(own, target, cutoffs, len(drawn)))
     table = metrics_table(metrics, floor)
     content = {"settings": settings, "metrics": metrics, "data": floor}
     write_text(directory / "metrics.json", json.dumps(content, indent=1) + "\n")

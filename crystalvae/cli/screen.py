@@ -30,6 +30,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--database",
         help="also add them to this ASE database: FILE.db or postgresql://",
     )
+    parser.add_argument(
+        "--relax",
+        metavar="POTENTIAL",
+        help="relax the best in chgnet, mace or emt and judge their energy above the "
+        "hull of the reference",
+    )
+    parser.add_argument(
+        "--relax-top", type=int, default=100, help="how many (%(default)s)"
+    )
+    parser.add_argument(
+        "--stable-below",
+        type=float,
+        default=0.1,
+        help="eV/atom above the hull that count as stable (%(default)s)",
+    )
     parser.add_argument("--workers", type=int, help="processes (one a core)")
     parser.add_argument("--scheduler", help="Dask scheduler, tcp://host:port")
     parser.add_argument(
@@ -42,9 +57,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Screen and write."""
+    from tqdm import tqdm
+
     from crystalvae.data.packed import PackedDataset
     from crystalvae.design.database import write_database
     from crystalvae.design.output import resume_directory, write_crystals, write_text
+    from crystalvae.errors import ConfigError
     from crystalvae.screening.campaign import (
         WORK,
         finish,
@@ -55,7 +73,14 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.screening.checks import DEFAULT
     from crystalvae.screening.engine import summarize
     from crystalvae.screening.report import html_report
+    from crystalvae.screening.stability import (
+        StabilityOptions,
+        add_stability,
+        stability_summary,
+    )
 
+    if args.relax is not None and args.reference is None:
+        raise ConfigError("--relax needs a --reference, which makes the hull")
     directory = resume_directory(args.output, WORK)
     reference = None if args.reference is None else PackedDataset(args.reference)
     campaign = screen(
@@ -69,6 +94,21 @@ def run(args: argparse.Namespace) -> int:
         scheduler=args.scheduler,
         progress=args.progress,
     )
+    stability = {}
+    if args.relax is not None:
+        options = StabilityOptions(
+            args.relax, top=args.relax_top, threshold=args.stable_below
+        )
+        with tqdm(unit="crystal", disable=None if args.progress else True) as bar:
+            relaxed = add_stability(
+                campaign,
+                reference,
+                directory / WORK,
+                Path(args.reference) / f"energies-{args.relax}.jsonl",
+                options,
+                advance=bar.update,
+            )
+        stability = stability_summary(campaign, relaxed, options)
     rows = table_rows(campaign)
     best = [campaign.inspected[place] for place in campaign.survivors[: args.top]]
     crystals = [item.crystal for item in best]
@@ -80,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
         "rank_by": args.rank_by,
         **summarize([item.record for item in campaign.inspected]),
         "funnel": dict(steps),
+        **({"stability": stability} if stability else {}),
         "survivors": len(campaign.survivors),
         "written": len(crystals),
     }
