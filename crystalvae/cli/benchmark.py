@@ -75,26 +75,19 @@ def run(args: argparse.Namespace) -> int:
         for path in (args.reference, args.train)
     )
     metrics = generation_metrics(crystals, reference, train, num_workers=args.workers)
-    floor = None
+    floor, chance = None, random.Random(args.seed)
     if reference is not None:
-        floor = generation_metrics(
-            reference[: args.n], train, train, num_workers=args.workers
-        )
+        held_out = chance.sample(reference, min(args.n, len(reference)))
+        floor = generation_metrics(held_out, train, train, num_workers=args.workers)
     if args.coverage is not None:
         if reference is None:
             raise ConfigError("--coverage needs a --reference")
         cutoffs = CUTOFFS[args.coverage]
-        target = fingerprints(reference[: args.n], num_workers=args.workers)
+        target = fingerprints(held_out, num_workers=args.workers)
         sets = [(metrics, crystals)]
         if train is not None:
-            sets.append(
-                (
-                    floor,
-                    random.Random(args.seed).sample(
-                        train, min(len(train), len(crystals))
-                    ),
-                )
-            )
+            known = chance.sample(train, min(len(train), len(crystals)))
+            sets.append((floor, known))
         for result, drawn in sets:
             kept = [crystal for crystal in drawn if crystal is not None]
             own = fingerprints(kept, num_workers=args.workers)
