@@ -14,7 +14,10 @@ from pathlib import Path
 
 import torch
 
+from crystalvae.batch import CrystalStore
+from crystalvae.data.packed import PackedDataset
 from crystalvae.model import CrystalVAE
+from crystalvae.training.fit_prior import fit_prior
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "crystalvae" / "weights"
 
@@ -34,6 +37,9 @@ def main() -> None:
     parser.add_argument("--licence", default="MIT; data CC-BY-4.0")
     parser.add_argument("--beta", type=float, help="recommended for sampling")
     parser.add_argument("--temperature", type=float, help="recommended for sampling")
+    parser.add_argument(
+        "--flow", type=Path, help="fit a flow prior to this prepared training set"
+    )
     parser.add_argument("--reconstruction", type=Path, action="append", default=[])
     parser.add_argument("--generation", type=Path)
     args = parser.parse_args()
@@ -45,6 +51,11 @@ def main() -> None:
         if last["progress"]["step"] == model.card["step"]:
             model.load_state_dict(last["model"])
         model.card["commit"] = commit()
+        if args.flow is not None:
+            store = CrystalStore.from_packed(PackedDataset(args.flow))
+            model = fit_prior(
+                model, store, steps=1500, beta_low=0.3, num_betas=3, progress=True
+            )
         model.save_pretrained(target)
     file = target / "config.json"
     content = json.loads(file.read_text(encoding="utf-8"))
