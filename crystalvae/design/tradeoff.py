@@ -14,7 +14,7 @@ from crystalvae.batch import CrystalStore
 from crystalvae.benchmark.generation import benchmark_valid
 from crystalvae.decoder import PARTS
 from crystalvae.design.reconstruct import reconstruct
-from crystalvae.design.sample import draws
+from crystalvae.design.sample import BATCH, draws
 from crystalvae.training.validation import active_units
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def tradeoff(
             right = sum(c is not None and test(c, t) for c, t in again)
             row[name] = right / len(crystals)
         if num_draws:
-            drawn = list(islice(draws(model, seed=seed, beta=value), num_draws))
+            stream = draws(
+                model, seed=seed, beta=value, batch_size=min(BATCH, num_draws)
+            )
+            drawn = list(islice(stream, num_draws))
             kept = [crystal for crystal in drawn if crystal is not None]
             row["complete"] = len(kept) / num_draws
             row["valid"] = sum(map(benchmark_valid, kept)) / num_draws

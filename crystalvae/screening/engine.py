@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CHUNK = 64
 TIMEOUT = 60
 """Seconds after which a structure is given up."""
+MAX_ATOMS = 1000
+"""Largest cell whose symmetry is searched: spglib takes minutes for some thousand atoms
+and cannot be interrupted."""
 
 
 @dataclass
@@ -96,6 +99,12 @@ class Inspector:
         from crystalvae.screening.fingerprint import average_minimum_distances
         from crystalvae.symmetry.standardize import standardize
 
+        if len(entry.atomic_numbers) > MAX_ATOMS:
+            found.record.error = (
+                f"its {len(entry.atomic_numbers)} atoms are more than the {MAX_ATOMS} "
+                "whose symmetry is searched; give a smaller cell"
+            )
+            return
         try:
             found.crystal = standardize(
                 entry.lattice, entry.frac_coords, entry.atomic_numbers

@@ -10,7 +10,7 @@ from pymatgen.io.cif import CifWriter
 
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
-from crystalvae.data.packed import PackedDataset, write_packed
+from crystalvae.data.packed import PackedDataset, pack, write_packed
 from crystalvae.data.prototypes import prototype_crystals
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.screening import campaign as module
@@ -72,9 +72,8 @@ def rows_of(directory):
 @pytest.fixture
 def known(tmp_path):
     crystals = [crystal for _, crystal in list(prototype_crystals())[::40]]
-    write_packed(
-        tmp_path / "known", crystals, [f"known-{i}" for i in range(len(crystals))]
-    )
+    names = [f"known-{i}" for i in range(len(crystals))]
+    write_packed(tmp_path / "known", pack(crystals), names, {})
     return PackedDataset(tmp_path / "known")
 
 
