@@ -7,10 +7,13 @@ import numpy as np
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.errors import InvalidStructureError
 from crystalvae.symmetry.canonical import canonical_sites
-from crystalvae.symmetry.spglib_wrapper import symmetry_dataset
-from crystalvae.symmetry.tables import LETTERS, symmetry_tables
-
-_LETTER_INDEX = {letter: index for index, letter in enumerate(LETTERS)}
+from crystalvae.symmetry.search import (
+    StandardCell,
+    search_moyo,
+    search_spglib,
+    search_standard_cell,
+)
+from crystalvae.symmetry.tables import symmetry_tables
 
 
 def right_handed(
@@ -66,62 +69,33 @@ def _standardize_at(
     atomic_numbers: np.ndarray,
     symprec: float,
 ) -> AsymmetricUnit:
-    tables = symmetry_tables()
-    found = symmetry_dataset(lattice, frac_coords, atomic_numbers, symprec)
-    number = int(found.number)
-    hall = int(tables.hall_number[number])
-    if found.hall_number != hall:
-        found = symmetry_dataset(lattice, frac_coords, atomic_numbers, symprec, hall)
-    primitive = found.std_mapping_to_primitive
-    source = np.zeros(int(found.mapping_to_primitive.max()) + 1, np.int64)
-    source[found.mapping_to_primitive[::-1]] = np.arange(len(atomic_numbers))[::-1]
-    names = [_LETTER_INDEX[letter] for letter in found.wyckoffs]
-    letters = np.array(names, np.int64)[source[primitive]]
-    orbits = found.crystallographic_orbits[source[primitive]]
-    sites = (found.std_positions, found.std_types, letters, orbits)
-    if not _orbits_fit(number, letters, orbits):
-        sites = _search_again(found, number, symprec)
-    metric = _invariant(number, found.std_lattice @ found.std_lattice.T)
     try:
-        parts = canonical_sites(number, metric, *_as_int(sites))
+        return _canonical(search_moyo(lattice, frac_coords, atomic_numbers, symprec))
+    except (InvalidStructureError, ValueError):
+        cell = search_spglib(lattice, frac_coords, atomic_numbers, symprec)
+    try:
+        return _canonical(cell)
     except ValueError:
-        sites = _search_again(found, number, symprec)
-        parts = canonical_sites(number, metric, *_as_int(sites))
-    metric, letters, species, coords = parts
+        return _canonical(search_standard_cell(cell, symprec))
+
+
+def _canonical(cell: StandardCell) -> AsymmetricUnit:
+    """Raises ValueError where an orbit has no atom on the first triplet."""
+    metric, letters, species, coords = canonical_sites(
+        cell.number,
+        _invariant(cell.number, cell.lattice @ cell.lattice.T),
+        cell.frac_coords,
+        cell.atomic_numbers,
+        cell.letters,
+        cell.orbits,
+    )
     return AsymmetricUnit(
-        number=number,
-        lattice=np.linalg.cholesky(_invariant(number, metric)),
+        number=cell.number,
+        lattice=np.linalg.cholesky(_invariant(cell.number, metric)),
         wyckoffs=letters,
         atomic_numbers=species,
         frac_coords=coords,
     )
-
-
-def _as_int(sites: tuple) -> tuple:
-    coords, species, letters, orbits = sites
-    return coords, np.asarray(species, np.int64), letters, np.asarray(orbits)
-
-
-def _orbits_fit(number: int, letters: np.ndarray, orbits: np.ndarray) -> bool:
-    """Whether every orbit has as many atoms as its Wyckoff position."""
-    _, first, counts = np.unique(orbits, return_index=True, return_counts=True)
-    multiplicity = symmetry_tables().multiplicity[number]
-    return bool((multiplicity[letters[first]] == counts).all())
-
-
-def _search_again(found, number: int, symprec: float) -> tuple:
-    """Letters and orbits of the standardised cell itself."""
-    hall = int(symmetry_tables().hall_number[number])
-    again = symmetry_dataset(
-        found.std_lattice, found.std_positions, found.std_types, symprec, hall
-    )
-    letters = np.array([_LETTER_INDEX[letter] for letter in again.wyckoffs], np.int64)
-    orbits = again.crystallographic_orbits
-    if again.number != number or not _orbits_fit(number, letters, orbits):
-        raise InvalidStructureError(
-            f"orbits do not fit the positions of group {number} at symprec {symprec}"
-        )
-    return found.std_positions, found.std_types, letters, orbits
 
 
 def _invariant(number: int, metric: np.ndarray) -> np.ndarray:

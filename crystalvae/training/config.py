@@ -53,7 +53,13 @@ class TrainingConfig:
     distance_noise: float = 0.02
     """Standard deviation of the noise on the encoder's distances, Å."""
     beta_min_share: float = 0.3
-    """Share of crystals trained at the smallest β; others are drawn log-uniformly."""
+    """Share of crystals trained at the smallest β. What this and ``beta_high_share``
+    leave is drawn log-uniformly from the whole range."""
+    beta_high_share: float = 0.0
+    """Share of crystals that draw β log-uniformly from ``beta_high`` upwards, where
+    the model learns to generate; a crystal with a smaller limit gets its limit."""
+    beta_high: float = 0.3
+    """Where that range begins."""
     augment_share: float = 0.0
     """Share of crystals at β up to ``augment_beta`` that lose sites, likewise of those
     that get other elements, and of those that get other coordinates and cells."""
@@ -74,6 +80,15 @@ class TrainingConfig:
     """Everything random follows from it."""
     save_every: int = 500
     """Steps between resumable checkpoints."""
+
+    def __post_init__(self) -> None:
+        if self.beta_high <= 0:
+            raise ValueError(f"beta_high must be positive, not {self.beta_high}")
+        if not 0 <= self.beta_min_share <= 1 - self.beta_high_share <= 1:
+            raise ValueError(
+                "beta_min_share and beta_high_share are shares and add up to at most "
+                f"1, not {self.beta_min_share} and {self.beta_high_share}"
+            )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import logging
@@ -24,6 +23,8 @@ from crystalvae.nn.wyckoff import MAX_Z
 from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_store
+from crystalvae.training.rows import append_row, truncate_rows
+from crystalvae.training.schedule import draw_beta, rate_at
 from crystalvae.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -93,36 +94,15 @@ class Trainer:
             fused=True,
         )
 
-    def rate_at(self, step: int, total: int) -> float:
-        """Learning rate of a step: linear warm-up, then cosine."""
-        options = self.config.training
-        warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
-        wave = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
-        share = options.final_share + (1 - options.final_share) * wave
-        return options.learning_rate * warm * share
-
-    def draw_beta(self, caps: Tensor, generator: torch.Generator) -> Tensor:
-        """β of each crystal of a batch: the smallest, or log-uniform.
-
-        Args:
-            caps: largest β of each crystal ``(size,)``.
-            generator: source of randomness.
-        """
-        latent, options = self.config.model.latent, self.config.training
-        low = math.log(latent.beta_min)
-        high = caps.clamp(latent.beta_min, latent.beta_max).log()
-        size = len(caps)
-        beta = torch.exp(low + (high - low) * torch.rand(size, generator=generator))
-        at_min = torch.rand(size, generator=generator) < options.beta_min_share
-        return torch.where(at_min, torch.full_like(beta, latent.beta_min), beta)
-
     def _step(self, index: Tensor, step: int) -> dict[str, Tensor]:
         options = self.config.training
         batch: CrystalBatch = self.train_store.batch(index)
         generator = torch.Generator().manual_seed(
             (options.seed * 1_000_003 + step) * 64 + self.fabric.global_rank
         )
-        beta = self.draw_beta(self.beta_caps[index], generator).to(batch.number.device)
+        beta = draw_beta(
+            self.beta_caps[index], self.config.model.latent, options, generator
+        ).to(batch.number.device)
         if options.augment_share > 0:
             batch = self._augment(batch, beta, generator)
         noise = torch.randn(batch.distance.shape, generator=generator)
@@ -207,7 +187,7 @@ class Trainer:
             for index in batches[self.progress.step - epoch * per_epoch :]:
                 step = self.progress.step
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.rate_at(step, total)
+                    group["lr"] = rate_at(step, total, options)
                 terms = self._step(index, step)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0) + value
@@ -267,7 +247,7 @@ class Trainer:
         }
         if not self.fabric.is_global_zero:
             return
-        _append_row(self.output / "metrics.csv", row)
+        append_row(self.output / "metrics.csv", row)
         logger.info(
             "epoch %d: train %.3f, val %.3f, rate %.1f nats, %d active units, %.0f/s",
             epoch + 1,
@@ -334,7 +314,7 @@ class Trainer:
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
-        _truncate_rows(path.with_name("metrics.csv"), self.progress.step)
+        truncate_rows(path.with_name("metrics.csv"), self.progress.step)
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -352,7 +332,7 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 def start_from(model: CrystalVAE, name: str, root: Path) -> None:
-    """Copy the weights of a trained model, its prior apart.
+    """Copy the weights of a trained model, its prior apart; the range of β may differ.
 
     Args:
         model: the model to fill.
@@ -364,8 +344,14 @@ def start_from(model: CrystalVAE, name: str, root: Path) -> None:
     """
     path = root / name
     source = CrystalVAE.from_pretrained(path if path.is_dir() else name, device="cpu")
+    old = dataclasses.replace(
+        source.config.latent,
+        beta_min=model.config.latent.beta_min,
+        beta_max=model.config.latent.beta_max,
+    )
+    shapes = dataclasses.replace(source.config, latent=old)
     for part in ("encoder", "latent", "decoder"):
-        if getattr(source.config, part) != getattr(model.config, part):
+        if getattr(shapes, part) != getattr(model.config, part):
             raise ConfigError(f"[model.{part}] differs from that of init = {name!r}")
     weights = source.state_dict()
     kept = {n: v for n, v in weights.items() if not n.startswith("prior.")}
@@ -376,25 +362,3 @@ def _write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
     partial.replace(path)
-
-
-def _append_row(path: Path, row: dict[str, float]) -> None:
-    fresh = not path.exists() or path.stat().st_size == 0
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _truncate_rows(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or []
-        rows = [row for row in reader if int(row["step"]) <= step]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)

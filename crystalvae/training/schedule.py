@@ -1,0 +1,48 @@
+"""What changes in the course of a run, and what is drawn for each crystal."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from crystalvae.latent import LatentConfig
+from crystalvae.training.config import TrainingConfig
+
+
+def rate_at(step: int, total: int, options: TrainingConfig) -> float:
+    """Learning rate of a step: linear warm-up, then cosine."""
+    warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
+    wave = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+    share = options.final_share + (1 - options.final_share) * wave
+    return options.learning_rate * warm * share
+
+
+def draw_beta(
+    caps: Tensor,
+    latent: LatentConfig,
+    options: TrainingConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """β of each crystal: the smallest, or log-uniform in the whole range or its top.
+
+    Args:
+        caps: largest β of each crystal ``(size,)``.
+        latent: gives the range.
+        options: give the shares.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        ``(size,)``.
+    """
+    high = caps.clamp(latent.beta_min, latent.beta_max).log()
+    place = torch.rand(len(caps), generator=generator)
+    branch = torch.rand(len(caps), generator=generator)
+    low = torch.full_like(high, math.log(latent.beta_min))
+    above = branch >= 1 - options.beta_high_share
+    start = torch.where(above, low.clamp(min=math.log(options.beta_high)), low)
+    start = torch.minimum(start, high)
+    beta = torch.exp(start + (high - start) * place)
+    at_min = branch < options.beta_min_share
+    return torch.where(at_min, torch.full_like(beta, latent.beta_min), beta)
