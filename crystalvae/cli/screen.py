@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         scheduler=args.scheduler,
         progress=args.progress,
     )
-    stability = {}
+    stability, relaxed = {}, None
     if args.relax is not None:
         options = StabilityOptions(
             args.relax, top=args.relax_top, threshold=args.stable_below
@@ -125,7 +125,13 @@ def run(args: argparse.Namespace) -> int:
         "written": len(crystals),
     }
     write_crystals(directory, crystals, names, rows, summary)
-    page = html_report(campaign, f"Screening of {args.input}", reference)
+    page = html_report(
+        campaign,
+        f"Screening of {args.input}",
+        reference,
+        relaxed=relaxed,
+        files=[f"{name}.cif" for name in names],
+    )
     write_text(directory / "report.html", page)
     if args.database:
         own = rows[: len(crystals)]

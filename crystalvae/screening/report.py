@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-import html
-from collections import Counter
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystalvae.screening.base import Candidate, element_array, element_table
+from crystalvae.screening import charts
 from crystalvae.screening.campaign import Campaign, funnel
-from crystalvae.screening.density import mass_density
+from crystalvae.screening.gallery import scene
+from crystalvae.screening.tables import (
+    details,
+    funnel_table,
+    pretty_formula,
+    pretty_group,
+    ranking_table,
+    refused_table,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.screening.relax import Relaxation
 
 GALLERY = 12
 """Crystals shown in three dimensions."""
 SAMPLE = 5000
 """Reference crystals whose distributions are drawn."""
-OURS, THEIRS = "#2a6f97", "#c9ada7"
 
 _PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem;
-  padding: 0 1rem; color: #222; }}
-h1, h2 {{ font-weight: 600; }}
-.grid {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(21rem, 1fr));
-  gap: 1rem; }}
-table {{ border-collapse: collapse; }} td, th {{ padding: .2rem .8rem;
-  border-bottom: 1px solid #ddd; text-align: left; }}
-</style><script>{script}</script></head><body>
-<h1>{title}</h1><p>{lead}</p>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style><script>{plotly}</script></head><body>
+<h1>{title}</h1><p>{lead}</p><div class="cards">{cards}</div>
 <h2>What is left after each check</h2>{funnel}
-<h2>Distributions</h2><div class="grid">{charts}</div>
-<h2>The best {count}</h2><p>Drag to turn.</p><div class="grid">{gallery}</div>
-<h2>Ranking</h2>{table}
-</body></html>
+<h2>What survived{beside}</h2>{distributions}
+<h2>The best {count}</h2>
+<p class="soft">Drag or use the arrow keys to turn, Ctrl and the wheel to zoom,
+double-click to fill the screen. Conventional cells.</p>
+<div class="grid">{gallery}</div>
+<h2>Ranking</h2>{ranking}{refused}
+<script type="application/json" id="scenes">{scenes}</script>
+<script>{script}</script></body></html>
 """
 
 
@@ -47,7 +54,10 @@ def html_report(
     campaign: Campaign,
     title: str,
     reference: Sequence[AsymmetricUnit] | None = None,
-    top: int = 50,
+    *,
+    relaxed: Mapping[int, Relaxation] | None = None,
+    files: Sequence[str] = (),
+    top: int = 200,
 ) -> str:
     """The report as one self-contained page.
 
@@ -55,48 +65,43 @@ def html_report(
         campaign: what was found.
         title: heading.
         reference: known crystals whose distributions are drawn beside.
+        relaxed: place in the campaign → relaxation, if stability was judged.
+        files: CIF of each survivor relative to the page, best first, to link to.
         top: rows of the ranking that are listed.
     """
     from plotly.offline import get_plotlyjs
 
     crystals = [campaign.inspected[place].crystal for place in campaign.survivors]
     known = _sample(reference)
-    charts = [
-        _bars("space group", _share([c.number for c in crystals], known, "number")),
-        _bars("element", _elements(crystals, known)),
-        _histogram("density, g/cm³", _densities(crystals), _densities(known)),
-        _bars("number of elements", _num_elements(crystals, known)),
-    ]
-    distances = [campaign.nearest[p][0] for p in campaign.survivors if campaign.nearest]
-    if distances:
-        charts.append(_histogram("distance to the nearest known, Å", distances, []))
-    best = crystals[:GALLERY]
-    steps = funnel(campaign)
-    lead = (
-        f"{steps[0][1]} structures, {len(crystals)} passed everything. Novelty was "
-        + (
-            f"judged against {html.escape(campaign.reference or 'the reference set')}."
-            if campaign.nearest
-            else "not judged: no reference set was given."
-        )
-        + " No energies were computed, so nothing is said of stability."
-    )
+    best = campaign.survivors[:GALLERY]
     return _PAGE.format(
-        title=html.escape(title),
-        script=get_plotlyjs(),
-        lead=lead,
-        funnel=_fragment(_funnel(steps)),
-        charts="".join(f"<div>{_fragment(chart)}</div>" for chart in charts),
-        count=len(best),
+        title=escape(title),
+        style=_asset("report.css"),
+        plotly=get_plotlyjs(),
+        lead=_lead(campaign, relaxed),
+        cards=_cards(campaign, relaxed),
+        funnel=funnel_table(campaign),
+        beside=" beside the reference" if known else "",
+        distributions=_distributions(campaign, crystals, known, relaxed or {}),
+        count=len(best) or "",
         gallery="".join(
-            f"<div>{_fragment(_crystal(c, i))}</div>" for i, c in enumerate(best, 1)
+            _figure(campaign, place, number, files, relaxed or {})
+            for number, place in enumerate(best)
         ),
-        table=_ranking(campaign, top),
+        ranking=ranking_table(campaign, files, top),
+        refused=refused_table(campaign),
+        scenes=_json([scene(crystal) for crystal in crystals[:GALLERY]]),
+        script=_asset("report.js"),
     )
 
 
-def _fragment(figure: Figure) -> str:
-    return figure.to_html(full_html=False, include_plotlyjs=False)
+def _asset(name: str) -> str:
+    file = resources.files("crystalvae.screening") / name
+    return file.read_text(encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _sample(reference: Sequence[AsymmetricUnit] | None) -> list[AsymmetricUnit]:
@@ -106,181 +111,112 @@ def _sample(reference: Sequence[AsymmetricUnit] | None) -> list[AsymmetricUnit]:
     return [reference[int(row)] for row in rows]
 
 
-def _share(
-    ours: list[Any], known: list[AsymmetricUnit], name: str
-) -> tuple[Counter, Counter]:
-    return Counter(ours), Counter(getattr(c, name) for c in known)
+def _lead(campaign: Campaign, relaxed: Mapping[int, Relaxation] | None) -> str:
+    novelty = (
+        f"Novelty was judged against {escape(campaign.reference or 'the reference')}."
+        if campaign.nearest
+        else "Novelty was not judged: no reference set was given."
+    )
+    energies = (
+        "No energies were computed, so nothing is said of stability."
+        if relaxed is None
+        else f"{len(relaxed)} were relaxed; energies are above the hull of the "
+        "reference crystals in the same potential."
+    )
+    return f"{novelty} {energies}"
 
 
-def _elements(
-    ours: list[AsymmetricUnit], known: list[AsymmetricUnit]
-) -> tuple[Counter, Counter]:
-    table = element_table()
+def _cards(campaign: Campaign, relaxed: Mapping[int, Relaxation] | None) -> str:
+    steps = dict(funnel(campaign))
+    total = max(steps["structures"], 1)
+    checked = [n for name, n in steps.items() if name not in _COMPARED]
+    shown = [
+        (f"{steps['structures']:,}", "structures"),
+        (f"{checked[-1] / total:.1%}", "pass the checks"),
+    ]
+    if campaign.nearest:
+        shown.append((f"{steps['novel'] / total:.1%}", "also unique and novel"))
+    elif "unique" in steps:
+        shown.append((f"{steps['unique'] / total:.1%}", "also unique"))
+    if relaxed is not None:
+        verdicts = [campaign.inspected[p].record.results["stable"] for p in relaxed]
+        stable = sum(verdict.passed is True for verdict in verdicts)
+        shown.append((f"{stable} of {len(relaxed)}", "of the relaxed are stable"))
+    shown.append((f"{len(campaign.survivors):,}", "survive"))
+    return "".join(
+        f'<div class="card"><b>{value}</b>{label}</div>' for value, label in shown
+    )
 
-    def count(crystals: list[AsymmetricUnit]) -> Counter:
-        return Counter(table[z]["symbol"] for c in crystals for z in c.composition)
 
-    return count(ours), count(known)
+_COMPARED = ("unique", "novel", "stable")
 
 
-def _num_elements(
-    ours: list[AsymmetricUnit], known: list[AsymmetricUnit]
-) -> tuple[Counter, Counter]:
+def _distributions(
+    campaign: Campaign,
+    crystals: list[AsymmetricUnit],
+    known: list[AsymmetricUnit],
+    relaxed: Mapping[int, Relaxation],
+) -> str:
+    if not crystals:
+        return "<p>Nothing survived, so there is nothing to draw.</p>"
+    most = charts.most_common_share(crystals, known)
+    tables = [charts.periodic_table("Elements, screened", crystals, most)]
+    if known:
+        tables.append(charts.periodic_table("Elements, reference", known, most))
+    small = charts.small_charts(crystals, known)
+    if campaign.nearest:
+        distances = [campaign.nearest[place][0] for place in campaign.survivors]
+        small.append(
+            charts.histogram("Distance to the nearest known, Å", distances, [])
+        )
+    if relaxed:
+        results = [campaign.inspected[place].record.results for place in relaxed]
+        above = [r["stable"].value for r in results if r["stable"].value is not None]
+        moved = [found.rmsd for found in relaxed.values()]
+        small.append(charts.histogram("Energy above the hull, eV/atom", above, []))
+        small.append(charts.histogram("RMSD of relaxation, Å", moved, []))
     return (
-        Counter(len(c.composition) for c in ours),
-        Counter(len(c.composition) for c in known),
+        f'<div class="pair">{_divs(tables)}</div>'
+        + _divs(charts.wide_charts(crystals, known), "wide")
+        + f'<div class="grid">{_divs(small)}</div>'
+        + '<p class="soft">Error bars are one standard error. The distance to the '
+        "nearest known crystal compares average minimum distances, without elements."
+        "</p>"
     )
 
 
-def _densities(crystals: list[AsymmetricUnit]) -> list[float]:
-    found = []
-    for crystal in crystals:
-        lattice, coords, species, _ = crystal.expand_primitive()
-        found.append(mass_density(Candidate(lattice, coords, species)))
-    return found
+def _divs(figures: Sequence[Figure], kind: str = "") -> str:
+    config = {"displayModeBar": False, "responsive": True}
+    parts = [
+        figure.to_html(full_html=False, include_plotlyjs=False, config=config)
+        for figure in figures
+    ]
+    return "".join(f'<div class="{kind}">{part}</div>' for part in parts)
 
 
-def _layout(figure: Figure, title: str, height: int = 320) -> Figure:
-    return figure.update_layout(
-        title=title,
-        height=height,
-        margin={"l": 40, "r": 10, "t": 40, "b": 40},
-        template="plotly_white",
-        legend={"orientation": "h", "y": 1.1},
+def _figure(
+    campaign: Campaign,
+    place: int,
+    number: int,
+    files: Sequence[str],
+    relaxed: Mapping[int, Relaxation],
+) -> str:
+    crystal = campaign.inspected[place].crystal
+    name = f"{crystal.formula}, {crystal.symbol}"
+    formula = pretty_formula(crystal.formula)
+    if number < len(files):
+        formula = f'<a href="{escape(files[number])}">{formula}</a>'
+    legend = "".join(
+        f'<span><i style="background:{kind["color"]}"></i>{kind["symbol"]}</span>'
+        for kind in scene(crystal)["elements"]
     )
-
-
-def _bars(title: str, counts: tuple[Counter, Counter]) -> Figure:
-    from plotly.graph_objects import Bar, Figure
-
-    ours, known = counts
-    names = [name for name, _ in (ours + known).most_common(40)]
-    if all(isinstance(name, int) for name in names):
-        names.sort()
-    figure = Figure()
-    for label, colour, counter in (
-        ("screened", OURS, ours),
-        ("reference", THEIRS, known),
-    ):
-        total = sum(counter.values())
-        if total:
-            share = [counter[name] / total for name in names]
-            labels = [str(name) for name in names]
-            figure.add_trace(Bar(x=labels, y=share, name=label, marker_color=colour))
-    figure.update_xaxes(type="category")
-    return _layout(figure, title)
-
-
-def _histogram(title: str, ours: list[float], known: list[float]) -> Figure:
-    from plotly.graph_objects import Figure, Histogram
-
-    figure = Figure()
-    for label, colour, values in (
-        ("screened", OURS, ours),
-        ("reference", THEIRS, known),
-    ):
-        if values:
-            figure.add_trace(
-                Histogram(
-                    x=values,
-                    name=label,
-                    histnorm="probability",
-                    marker_color=colour,
-                    opacity=0.7,
-                )
-            )
-    return _layout(figure.update_layout(barmode="overlay"), title)
-
-
-def _funnel(steps: list[tuple[str, int]]) -> Figure:
-    from plotly.graph_objects import Figure, Funnel
-
-    names, counts = zip(*steps)
-    figure = Figure(
-        Funnel(
-            y=names,
-            x=counts,
-            textinfo="value+percent initial",
-            marker={"color": OURS},
-        )
+    return (
+        f"<figure><h3><span>{number + 1}.</span><span>{formula}</span>"
+        f'<span class="group">{pretty_group(crystal.symbol)} '
+        f"({crystal.number})</span></h3>"
+        f'<canvas data-scene="{number}" tabindex="0" role="img" '
+        f'aria-label="{escape(name)}"></canvas>'
+        f'<div class="legend">{legend}</div>'
+        f"<figcaption>{details(campaign, place, relaxed.get(place))}</figcaption>"
+        "</figure>"
     )
-    return _layout(figure, "", height=60 + 34 * len(steps))
-
-
-def _crystal(crystal: AsymmetricUnit, rank: int) -> Figure:
-    """Atoms and edges of the conventional cell, atoms on faces repeated."""
-    from plotly.graph_objects import Figure, Scatter3d
-
-    lattice, coords, species, _ = crystal.expand()
-    points, kinds = [], []
-    for x, z in zip(coords, species):
-        choices = [(0, 1) if value < 0.02 else (0,) for value in x]
-        for i in choices[0]:
-            for j in choices[1]:
-                for k in choices[2]:
-                    points.append((x + np.array([i, j, k])) @ lattice)
-                    kinds.append(int(z))
-    points, kinds = np.array(points), np.array(kinds)
-    table, radius = element_table(), element_array("radius")
-    figure = Figure(_edges(lattice))
-    for z in np.unique(kinds).tolist():
-        own = points[kinds == z]
-        figure.add_trace(
-            Scatter3d(
-                x=own[:, 0],
-                y=own[:, 1],
-                z=own[:, 2],
-                mode="markers",
-                name=table[z]["symbol"],
-                marker={
-                    "size": 7 + 7 * float(radius[z]),
-                    "color": _colour(z),
-                    "line": {"width": 1, "color": "#444"},
-                },
-            )
-        )
-    axis = {"visible": False}
-    scene = {"aspectmode": "data", "xaxis": axis, "yaxis": axis, "zaxis": axis}
-    figure.update_layout(scene=scene)
-    title = f"{rank}. {html.escape(crystal.formula)} · {crystal.symbol}"
-    return _layout(figure, title, height=360)
-
-
-def _edges(lattice: np.ndarray) -> Any:
-    from plotly.graph_objects import Scatter3d
-
-    lines: list[list[float | None]] = []
-    for axis in range(3):
-        for i in (0, 1):
-            for j in (0, 1):
-                start = np.insert(np.array([i, j], float), axis, 0) @ lattice
-                lines += [start.tolist(), (start + lattice[axis]).tolist()]
-                lines.append([None] * 3)
-    x, y, z = zip(*lines)
-    return Scatter3d(
-        x=x, y=y, z=z, mode="lines", line={"color": "#888"}, showlegend=False
-    )
-
-
-def _colour(z: int) -> str:
-    from ase.data.colors import jmol_colors
-
-    red, green, blue = (int(255 * value) for value in jmol_colors[min(z, 109)])
-    return f"rgb({red},{green},{blue})"
-
-
-def _ranking(campaign: Campaign, top: int) -> str:
-    head = "<tr><th>rank</th><th>name</th><th>formula</th><th>space group</th>"
-    head += "<th>nearest known</th><th>distance, Å</th></tr>"
-    lines = []
-    for rank, place in enumerate(campaign.survivors[:top], 1):
-        item = campaign.inspected[place]
-        distance, name = campaign.nearest.get(place, (None, ""))
-        shown = "" if distance is None else f"{distance:.3f}"
-        lines.append(
-            f"<tr><td>{rank}</td><td>{html.escape(item.record.name)}</td>"
-            f"<td>{html.escape(item.crystal.formula)}</td>"
-            f"<td>{item.crystal.symbol} ({item.crystal.number})</td>"
-            f"<td>{html.escape(name)}</td><td>{shown}</td></tr>"
-        )
-    return f"<table>{head}{''.join(lines)}</table>"
