@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from crystalvae.generation.options import Constraints, Generated, SamplingOptions
+from crystalvae.generation.options import (
+    Constraints,
+    Generated,
+    Held,
+    SamplingOptions,
+)
 from crystalvae.generation.prefix import Decoding
 from crystalvae.generation.sites import SitePlacer
 
@@ -39,17 +44,32 @@ def generate(
     beta = model.beta_tensor(beta, len(z))
     options, constraints = options or SamplingOptions(), constraints or Constraints()
 
-    def decode(rows: Tensor, how: SamplingOptions) -> Generated:
-        decoding = Decoding(model, z[rows], beta[rows], how, constraints, generator)
+    def decode(rows: Tensor, held: Held | None = None) -> Generated:
+        decoding = Decoding(
+            model, z[rows], beta[rows], options, constraints, generator, held
+        )
         decoding.compositions()
         decoding.groups()
         decoding.lattices()
         return SitePlacer(decoding).place_all()
 
-    found = decode(torch.arange(len(z), device=z.device), options)
-    for _ in range(options.restarts if options.temperature > 0 else 0):
-        rows = (found.collides | ~found.complete).nonzero().squeeze(1)
-        if not len(rows):
+    found = decode(torch.arange(len(z), device=z.device))
+    for attempt in range(options.restarts if options.temperature > 0 else 0):
+        failed = (found.collides | ~found.complete).nonzero().squeeze(1)
+        if not len(failed):
             break
-        found.replace(rows, decode(rows, options))
+        rows = failed.repeat_interleave(options.restart_copies)
+        complete = found.complete[rows]
+        held = Held(
+            element=found.element[rows],
+            count=found.count[rows],
+            number=found.number[rows],
+            composition_held=complete & (attempt < 2),
+            group_held=complete & (attempt < 1),
+        )
+        drafts = decode(rows, held)
+        good = (drafts.complete & ~drafts.collides).view(len(failed), -1)
+        first = good.int().argmax(1)
+        source = first + torch.arange(len(failed), device=z.device) * good.shape[1]
+        found.replace(failed, drafts, source)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -24,8 +25,12 @@ class SamplingOptions:
     """Nucleus of the categorical choices."""
     attempts: int = 10
     """Redraws of a site that collides, before it is given up."""
-    restarts: int = 8
-    """Times that a crystal in which a site was given up is decoded anew from its z."""
+    restarts: int = 3
+    """Rounds in which crystals with a given-up site are decoded anew from their z. The
+    first round keeps composition and group, the second the composition: drawing these
+    anew at once would favour small crystals, which collide least."""
+    restart_copies: int = 4
+    """Drafts of each such crystal in a round; the first without a collision is kept."""
     min_distance: float = 0.7
     """Shortest distance allowed while placing, Å."""
     radius_share: float = 0.6
@@ -52,6 +57,22 @@ class Constraints:
     """Most atoms in the primitive cell."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """What drafts keep of an earlier one instead of drawing it."""
+
+    element: Tensor
+    """Elements of the compositions ``(B, C)``."""
+    count: Tensor
+    """Their counts ``(B, C)``."""
+    number: Tensor
+    """Space-group numbers ``(B,)``."""
+    composition_held: Tensor
+    """Which crystals keep their composition ``(B,)``."""
+    group_held: Tensor
+    """Which of these keep their group as well ``(B,)``."""
+
+
 @dataclass
 class Generated:
     """Decoded crystals as padded tensors."""
@@ -72,14 +93,21 @@ class Generated:
     """Whether the composition was used up ``(B,)``."""
     collides: Tensor
     """Whether a site had to be placed too close to another ``(B,)``."""
+    element: Tensor
+    """Elements of the composition drawn, 0 for padding, ``(B, C)``."""
+    count: Tensor
+    """Their counts in the primitive cell ``(B, C)``."""
 
     def __len__(self) -> int:
         return len(self.number)
 
-    def replace(self, rows: Tensor, other: Generated) -> None:
-        """Overwrite ``rows`` by the crystals of ``other``."""
+    def replace(
+        self, rows: Tensor, other: Generated, source: Tensor | None = None
+    ) -> None:
+        """Overwrite ``rows`` by the crystals ``source`` of ``other``, or by all."""
+        source = torch.arange(len(other)) if source is None else source
         for name in self.__dataclass_fields__:
-            getattr(self, name)[rows] = getattr(other, name)
+            getattr(self, name)[rows] = getattr(other, name)[source]
 
     def crystals(self) -> list[AsymmetricUnit | None]:
         """As asymmetric units; None for an incomplete crystal."""

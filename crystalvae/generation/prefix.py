@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from crystalvae.generation.choose import choose, normal
-from crystalvae.generation.options import Constraints, SamplingOptions
+from crystalvae.generation.options import Constraints, Held, SamplingOptions
 from crystalvae.geometry.lattice import (
     bound_coords,
     complete_coords,
@@ -31,6 +31,7 @@ class Decoding:
         options: how to draw.
         constraints: what must hold.
         generator: source of randomness, on the CPU.
+        held: what is kept of earlier drafts.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class Decoding:
         options: SamplingOptions,
         constraints: Constraints,
         generator: torch.Generator | None,
+        held: Held | None = None,
     ):
         self.decoder = model.decoder.eval()
         self.tables = model.tables
         self.options = options
         self.constraints = constraints
         self.generator = generator
+        self.held = held
         self.z = self.decoder.gated(z, beta)
         self.bias = self.decoder.bias(self.z)
         config = self.decoder.config
@@ -89,6 +92,10 @@ class Decoding:
                 counts_of = head.count_logits(self.state, self.z, element)
                 logits = self._limit_counts(counts_of, logits, element, total, step)
                 count = self.draw("count", logits)
+            if self.held is not None:
+                keep = self.held.composition_held
+                element = torch.where(keep, self.held.element[:, step], element)
+                count = torch.where(keep, self.held.count[:, step], count)
             element = element.masked_fill(done, 0)
             count = count.masked_fill(element == 0, 0)
             token = self.decoder.species(element) + self.decoder.count(count)
@@ -104,8 +111,10 @@ class Decoding:
             counts.append(count)
             if bool(done.all()):
                 break
-        self.element = torch.stack(elements, 1)
-        self.count = torch.stack(counts, 1)
+        width = self.config.max_elements + 1 - len(elements)
+        pad = (0, width)
+        self.element = torch.nn.functional.pad(torch.stack(elements, 1), pad)
+        self.count = torch.nn.functional.pad(torch.stack(counts, 1), pad)
 
     def _limit_elements(self, logits: Tensor, total: Tensor, step: int) -> Tensor:
         limits = self.constraints
@@ -160,6 +169,10 @@ class Decoding:
         number = torch.ones(self.size, dtype=torch.long, device=self.device)
         self.possible = torch.ones(self.size, dtype=torch.bool, device=self.device)
         pending = torch.arange(self.size, device=self.device)
+        if self.held is not None:
+            keep = self.held.group_held
+            number = torch.where(keep, self.held.number, number)
+            pending = pending[~keep]
         while len(pending):
             drawn = self.draw("group", logits[pending])
             number[pending] = drawn

@@ -104,6 +104,8 @@ class SitePlacer:
             frac_coords=coords,
             complete=self.run.possible & (self.remaining.sum(1) < 0.5),
             collides=collides,
+            element=self.run.element,
+            count=self.run.count,
         )
 
     def _keep(self, keep: Tensor, rows: Tensor) -> Tensor:

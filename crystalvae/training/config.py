@@ -48,8 +48,10 @@ class TrainingConfig:
     """Steps of the linear warm-up."""
     weight_decay: float = 0.02
     """AdamW's decoupled weight decay, on matrices only."""
-    clip: float = 2.0
-    """Largest gradient norm."""
+    clip_ratio: float = 10.0
+    """Largest gradient norm, as a multiple of its running average. An absolute limit
+    that acts often would weigh batches of large crystals, whose gradients are larger,
+    less than those of small ones, and the model would generate too small crystals."""
     distance_noise: float = 0.02
     """Standard deviation of the noise on the encoder's distances, Å."""
     beta_min_share: float = 0.3

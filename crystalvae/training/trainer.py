@@ -29,6 +29,9 @@ from crystalvae.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
+NORM_MEMORY = 0.99
+"""Share of the running average of the gradient's norm that a step keeps."""
+
 
 @dataclass
 class Progress:
@@ -40,6 +43,8 @@ class Progress:
     """Smallest validation loss so far."""
     seconds: float = 0.0
     """Time spent training."""
+    gradient_norm: float = 0.0
+    """Running average of the gradient's norm."""
 
 
 class Trainer:
@@ -115,13 +120,23 @@ class Trainer:
         kl = objective.posterior.kl(options.free_bits)
         loss = (objective.distortion + weight * kl).mean()
         self.fabric.backward(loss)
-        self.fabric.clip_gradients(
-            self.model, self.optimizer, max_norm=options.clip, error_if_nonfinite=False
-        )
+        self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         terms = {part: value.detach().mean() for part, value in objective.parts.items()}
         return {"loss": loss.detach(), **terms, "kl": objective.kl.detach().mean()}
+
+    def _clip(self) -> None:
+        """Limit the gradient where it is far larger than usual."""
+        average = self.progress.gradient_norm
+        limit = self.config.training.clip_ratio * average if average else math.inf
+        norm = self.fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=limit, error_if_nonfinite=False
+        )
+        seen = min(float(norm), limit)
+        if math.isfinite(seen):
+            share = NORM_MEMORY if average else 0.0
+            self.progress.gradient_norm = share * average + (1 - share) * seen
 
     def _augment(
         self, batch: CrystalBatch, beta: Tensor, generator: torch.Generator
