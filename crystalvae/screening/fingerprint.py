@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 NUM_DISTANCES = 100
 """Neighbours that enter the fingerprint."""
+CHUNK = 512
+"""Crystals a task."""
 
 
 def average_minimum_distances(
@@ -46,9 +47,29 @@ def average_minimum_distances(
     References:
         D. Widdowson et al., MATCH Commun. Math. Comput. Chem. 87, 529 (2022), def. 5.
     """
+    lattice, coords, _, site = crystal.expand_primitive()
+    return mean_distances(lattice, coords, site, num_distances)
+
+
+def mean_distances(
+    lattice: np.ndarray, coords: np.ndarray, site: np.ndarray, num_distances: int
+) -> np.ndarray:
+    """Average minimum distances of a cell, see :func:`average_minimum_distances`.
+
+    Args:
+        lattice: rows in any unit of length, ``(3, 3)``.
+        coords: fractional coordinates ``(N, 3)``.
+        site: orbit of each atom ``(N,)``; of each orbit only one atom is looked at.
+        num_distances: neighbours K.
+
+    Returns:
+        Distances in the unit of the lattice, ascending, ``(K,)``.
+
+    Raises:
+        InvalidStructureError: the cell is too large for a neighbour search.
+    """
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
-    lattice, coords, _, site = crystal.expand_primitive()
     lattice = np.ascontiguousarray(lattice)
     cart = np.ascontiguousarray(coords @ lattice)
     sites, first, size = np.unique(site, return_index=True, return_counts=True)
@@ -73,8 +94,8 @@ def average_minimum_distances(
     return (rows * size[:, None]).sum(0) / size.sum()
 
 
-def _of_rows(rows: range, dataset: PackedDataset | Sequence) -> np.ndarray:
-    return np.stack([average_minimum_distances(dataset[row]) for row in rows])
+def _of_crystals(crystals: list[AsymmetricUnit]) -> np.ndarray:
+    return np.stack([average_minimum_distances(crystal) for crystal in crystals])
 
 
 def reference_fingerprints(
@@ -92,15 +113,16 @@ def reference_fingerprints(
         found = np.load(cached)
         if found.shape == (len(dataset), NUM_DISTANCES):
             return found
-    chunks = [range(i, min(i + 512, len(dataset))) for i in range(0, len(dataset), 512)]
+    rows = range(len(dataset))
+    starts = rows[::CHUNK]
+    chunks = ([dataset[i] for i in rows[s : s + CHUNK]] for s in starts)
     num_workers = num_workers or len(os.sched_getaffinity(0))
-    work = partial(_of_rows, dataset=dataset)
-    if num_workers == 1 or path is None or len(chunks) < 4:
-        parts = [work(chunk) for chunk in chunks]
+    if num_workers == 1 or len(starts) < 4:
+        parts = [_of_crystals(chunk) for chunk in chunks]
     else:
         context = get_context("spawn")
         with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-            parts = list(pool.map(work, chunks))
+            parts = list(pool.map(_of_crystals, chunks))
     found = np.concatenate(parts).astype(np.float32)
     if cached is not None:
         partial_file = cached.with_suffix(".partial.npy")

@@ -1,31 +1,42 @@
-"""Which structures are the same, and which are known: StructureMatcher decides.
+"""Which structures are the same, and which are known, decided as StructureMatcher does.
 
-Only structures of one reduced formula can match, so candidates come from a table of
-formulas and no pair that could match is missed; the cost grows with the number of
-structures that share a formula, not with all pairs.
+Structures that match have the same elements and counts in their reduced cells, so those
+key the table of candidates; the shortest vectors of the lattices exclude more. Neither
+can lose a match. Of what is left, equal Wyckoff descriptions are compared first, then
+the nearest fingerprints, until one matches.
 """
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from math import gcd
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crystalvae.screening.match import Match, could_match
+from crystalvae.screening.reduced import Counts, ReducedCell, reduced_cell
+
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
-    from pymatgen.core import Structure
 
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.data.packed import PackedDataset
 
 Formula = tuple[tuple[int, int], ...]
+Lookup = tuple[list[ReducedCell], list[ReducedCell]]
+
+FEW = 8
+"""Up to so many candidates, comparing them costs less than ordering them."""
+CHUNK = 256
+"""Crystals a task."""
 
 
 @cache
@@ -43,7 +54,7 @@ def formula_key(composition: dict[int, int]) -> Formula:
 
 
 class ReferenceIndex:
-    """Known crystals by reduced formula.
+    """Known crystals by reduced formula; their reduced cells once they are asked for.
 
     Args:
         dataset: a packed data set, or any sequence of asymmetric units.
@@ -52,6 +63,7 @@ class ReferenceIndex:
     def __init__(self, dataset: PackedDataset | Sequence[AsymmetricUnit]):
         self.dataset = dataset
         self.rows: dict[Formula, list[int]] = defaultdict(list)
+        self.cells: dict[int, ReducedCell | None] = {}
         for row, key in enumerate(_formulas(dataset)):
             self.rows[key].append(row)
 
@@ -78,55 +90,34 @@ def _formulas(dataset: PackedDataset | Sequence[AsymmetricUnit]) -> Iterable[For
         yield formula_key(dict(zip(elements[start:end], counts[start:end])))
 
 
-def _label(task: list[Structure]) -> list[int]:
-    """First equal structure of each, within one formula."""
-    matcher = default_matcher()
-    firsts: list[int] = []
-    labels: list[int] = []
-    for place, structure in enumerate(task):
-        for first in firsts:
-            if _fit(matcher, structure, task[first]):
-                labels.append(first)
-                break
-        else:
-            firsts.append(place)
-            labels.append(place)
-    return labels
-
-
-def _fit(matcher: StructureMatcher, one: Structure, other: Structure) -> bool:
-    try:
-        return bool(matcher.fit(one, other))
-    except Exception:
-        return False
-
-
 def duplicate_of(
     crystals: Sequence[AsymmetricUnit], *, num_workers: int | None = None
 ) -> list[int]:
-    """For each crystal the index of the first equal one; its own if it is the first.
+    """For each crystal an equal one that comes first; its own index if there is none.
 
     Args:
         crystals: what to compare.
         num_workers: processes; None is one a core.
+
+    Returns:
+        Indices ``(N,)``; what they point to points to itself.
     """
-    groups: dict[Formula, list[int]] = defaultdict(list)
+    formulas: dict[Formula, list[int]] = defaultdict(list)
     for index, crystal in enumerate(crystals):
-        groups[formula_key(crystal.composition)].append(index)
+        formulas[formula_key(crystal.composition)].append(index)
+    shared = sorted(chain(*(group for group in formulas.values() if len(group) > 1)))
     labels = list(range(len(crystals)))
-    shared = [group for group in groups.values() if len(group) > 1]
-    tasks = [[crystals[i].to_structure() for i in group] for group in shared]
-    for group, found in zip(shared, _map(_label, tasks, num_workers)):
-        for place, first in enumerate(found):
-            labels[group[place]] = group[first]
+    with _mapping(num_workers, len(shared)) as each:
+        cells = dict(zip(shared, _reduced((crystals[i] for i in shared), each)))
+        groups = [group for group in _by_counts(cells).values() if len(group) > 1]
+        groups.sort(key=len, reverse=True)
+        batches = list(_batches(groups, len))
+        tasks = [[[cells[i] for i in group] for group in batch] for batch in batches]
+        for batch, done in zip(batches, each(_label_all, tasks)):
+            for group, found in zip(batch, done):
+                for index, first in zip(group, found):
+                    labels[index] = group[first]
     return labels
-
-
-def _first_match(task: tuple[Structure, list[Structure]]) -> int | None:
-    structure, known = task
-    matcher = default_matcher()
-    places = (i for i, other in enumerate(known) if _fit(matcher, structure, other))
-    return next(places, None)
 
 
 def find_known(
@@ -135,23 +126,49 @@ def find_known(
     *,
     num_workers: int | None = None,
 ) -> list[int | None]:
-    """Row of the first reference crystal that each crystal matches, None for new ones.
+    """Row of a reference crystal that each crystal matches, None for new ones.
 
     Args:
         crystals: what to look up.
         reference: the known crystals.
         num_workers: processes; None is one a core.
+
+    Returns:
+        Rows ``(N,)``. Where several match, one of equal Wyckoff description or, among
+        many, of the nearest fingerprint.
     """
     found: list[int | None] = [None] * len(crystals)
-    places, tasks = [], []
+    asked, rows = [], set()
     for index, crystal in enumerate(crystals):
-        rows = reference.candidates(crystal.composition)
-        if rows:
-            places.append((index, rows))
-            structures = [reference.dataset[row].to_structure() for row in rows]
-            tasks.append((crystal.to_structure(), structures))
-    for (index, rows), place in zip(places, _map(_first_match, tasks, num_workers)):
-        found[index] = None if place is None else rows[place]
+        known = reference.candidates(crystal.composition)
+        if known:
+            asked.append(index)
+            rows.update(known)
+    missing = sorted(rows - reference.cells.keys())
+    with _mapping(num_workers, len(asked)) as each:
+        cells = dict(zip(asked, _reduced((crystals[i] for i in asked), each)))
+        new = _reduced((reference.dataset[row] for row in missing), each)
+        reference.cells.update(zip(missing, new))
+        known = _by_counts({row: reference.cells[row] for row in sorted(rows)})
+        pairs = [
+            (group[start : start + CHUNK], known[counts])
+            for counts, group in _by_counts(cells).items()
+            if counts in known
+            for start in range(0, len(group), CHUNK)
+        ]
+        pairs.sort(key=lambda pair: len(pair[0]) * len(pair[1]), reverse=True)
+        batches = list(_batches(pairs, lambda pair: len(pair[0]) + len(pair[1])))
+        tasks = (
+            [
+                ([cells[i] for i in own], [reference.cells[row] for row in others])
+                for own, others in batch
+            ]
+            for batch in batches
+        )
+        for batch, done in zip(batches, each(_look_up_all, tasks)):
+            for (own, others), places in zip(batch, done):
+                for index, place in zip(own, places):
+                    found[index] = None if place is None else others[place]
     return found
 
 
@@ -166,10 +183,87 @@ def is_known(
     return [row is not None for row in rows]
 
 
-def _map(function, tasks: list, num_workers: int | None) -> list:
+def _first_match(
+    cell: ReducedCell, others: list[ReducedCell], lengths: np.ndarray
+) -> int | None:
+    """Place of a match among cells of the same counts, whose lengths are ``(M, 3)``."""
+    places = np.flatnonzero(could_match(cell.lengths, lengths)).tolist()
+    if len(places) > FEW:
+        fingerprints = np.array([others[i].fingerprint for i in places])
+        distance = np.abs(fingerprints - cell.fingerprint).max(-1)
+        places = [places[i] for i in np.argsort(distance, kind="stable")]
+    places.sort(key=lambda i: others[i].description != cell.description)
+    match = Match(cell)
+    return next((place for place in places if match(others[place])), None)
+
+
+def _label_all(tasks: list[list[ReducedCell]]) -> list[list[int]]:
+    return [_label(task) for task in tasks]
+
+
+def _label(cells: list[ReducedCell]) -> list[int]:
+    """For each cell the place of one that it equals and that comes first."""
+    firsts: list[int] = []
+    kept: list[ReducedCell] = []
+    lengths = np.empty((len(cells), 3))
+    labels: list[int] = []
+    for place, cell in enumerate(cells):
+        found = _first_match(cell, kept, lengths[: len(kept)])
+        labels.append(place if found is None else firsts[found])
+        if found is None:
+            lengths[len(kept)] = cell.lengths
+            firsts.append(place)
+            kept.append(cell)
+    return labels
+
+
+def _look_up_all(tasks: list[Lookup]) -> list[list[int | None]]:
+    found = []
+    for own, known in tasks:
+        lengths = np.array([cell.lengths for cell in known])
+        found.append([_first_match(cell, known, lengths) for cell in own])
+    return found
+
+
+def _reduce_all(crystals: list[AsymmetricUnit]) -> list[ReducedCell | None]:
+    return [reduced_cell(crystal) for crystal in crystals]
+
+
+def _reduced(
+    crystals: Iterable[AsymmetricUnit], each: Callable
+) -> Iterator[ReducedCell | None]:
+    chunks = _batches(crystals, lambda crystal: 1)
+    return chain.from_iterable(each(_reduce_all, chunks))
+
+
+def _by_counts(cells: dict[int, ReducedCell | None]) -> dict[Counts, list[int]]:
+    groups: dict[Counts, list[int]] = defaultdict(list)
+    for index, cell in cells.items():
+        if cell is not None:
+            groups[cell.counts].append(index)
+    return groups
+
+
+def _batches(items: Iterable, size: Callable) -> Iterator[list]:
+    """Consecutive items that together have about CHUNK crystals."""
+    batch: list = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= CHUNK:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _mapping(num_workers: int | None, num_crystals: int) -> Iterator[Callable]:
+    """A ``map`` in processes, or here where they would not pay."""
     num_workers = num_workers or len(os.sched_getaffinity(0))
-    if num_workers == 1 or len(tasks) < 200:
-        return [function(task) for task in tasks]
-    context = get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        return list(pool.map(function, tasks, chunksize=32))
+    if num_workers == 1 or num_crystals < 2 * CHUNK:
+        yield map
+        return
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
