@@ -44,30 +44,32 @@ def generate(
     beta = model.beta_tensor(beta, len(z))
     options, constraints = options or SamplingOptions(), constraints or Constraints()
 
-    def decode(rows: Tensor, held: Held | None = None) -> Generated:
+    rounds = options.restarts if options.temperature > 0 else 0
+
+    def decode(rows: Tensor, again: bool, held: Held | None = None) -> Generated:
         decoding = Decoding(
             model, z[rows], beta[rows], options, constraints, generator, held
         )
         decoding.compositions()
         decoding.groups()
         decoding.lattices()
-        return SitePlacer(decoding).place_all()
+        return SitePlacer(decoding, abandon=again).place_all()
 
-    found = decode(torch.arange(len(z), device=z.device))
-    for attempt in range(options.restarts if options.temperature > 0 else 0):
+    found = decode(torch.arange(len(z), device=z.device), rounds > 0)
+    for attempt in range(rounds):
         failed = (found.collides | ~found.complete).nonzero().squeeze(1)
         if not len(failed):
             break
         rows = failed.repeat_interleave(options.restart_copies)
-        complete = found.complete[rows]
+        collides = found.collides[rows]
         held = Held(
             element=found.element[rows],
             count=found.count[rows],
             number=found.number[rows],
-            composition_held=complete & (attempt < 2),
-            group_held=complete & (attempt < 1),
+            composition_held=collides & (attempt < 2),
+            group_held=collides & (attempt < 1),
         )
-        drafts = decode(rows, held)
+        drafts = decode(rows, attempt + 1 < rounds, held)
         good = (drafts.complete & ~drafts.collides).view(len(failed), -1)
         first = good.int().argmax(1)
         source = first + torch.arange(len(failed), device=z.device) * good.shape[1]

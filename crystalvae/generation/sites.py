@@ -31,10 +31,12 @@ class SitePlacer:
 
     Args:
         run: the decoding so far; its cache and state are used up.
+        abandon: leave a crystal incomplete once a site of it was given up.
     """
 
-    def __init__(self, run: Decoding):
+    def __init__(self, run: Decoding, abandon: bool = False):
         self.run = run
+        self.abandon = abandon
 
     def place_all(self) -> Generated:
         """Place sites until every composition is used up."""
@@ -74,6 +76,8 @@ class SitePlacer:
             num_sites[rows] += 1
             collides[rows] |= new.collides
             left = self.remaining[rows].sum(1) > 0.5
+            if self.abandon:
+                left &= ~new.collides
             position = self.run.decoder.position.look_up(
                 table, self.run.number[rows], new.letter
             )

@@ -15,19 +15,23 @@ class Cache:
     """
 
     def __init__(self, num_layers: int, shape: tuple[int, int, int, int], like: Tensor):
-        self.keys = like.new_zeros((num_layers, *shape))
-        self.values = like.new_zeros((num_layers, *shape))
+        self.keys = like.new_empty((num_layers, *shape))
+        self.values = like.new_empty((num_layers, *shape))
         self.valid = torch.zeros(shape[0], shape[2], dtype=torch.bool).to(like.device)
         self.length = 0
 
     def select(self, index: Tensor) -> None:
         """Keep only the sequences ``index``."""
-        self.keys = self.keys[:, index, :, : self._room()].contiguous()
-        self.values = self.values[:, index, :, : self._room()].contiguous()
+        self.keys = self._selected(self.keys, index)
+        self.values = self._selected(self.values, index)
         self.valid = self.valid[index]
 
-    def _room(self) -> int:
-        return self.keys.shape[3]
+    def _selected(self, values: Tensor, index: Tensor) -> Tensor:
+        """Copy what has been written."""
+        layers, _, heads, room, dim = values.shape
+        kept = values.new_empty(layers, len(index), heads, room, dim)
+        kept[..., : self.length, :] = values[:, index, :, : self.length]
+        return kept
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from crystalvae.screening.base import Candidate
 from crystalvae.screening.distance import check_distance
 from crystalvae.symmetry.tables import symmetry_tables
 
-HOT = SamplingOptions(temperature=1.0)
+HOT = SamplingOptions(temperature=1.0, restarts=1, restart_copies=2)
 
 
-def draw(model, count=48, seed=0, **kwargs):
+def draw(model, count=48, seed=0, options=HOT, **kwargs):
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(count, model.config.latent.dim, generator=generator)
-    return generate(model, z, options=HOT, generator=generator, **kwargs)
+    return generate(model, z, options=options, generator=generator, **kwargs)
 
 
 @pytest.fixture
@@ -85,6 +85,29 @@ def test_what_does_not_collide_passes_the_distance_check(tiny_model, small):
             continue
         lattice, coords, species, _ = crystal.expand_primitive()
         assert check_distance(Candidate(lattice, coords, species)).passed
+
+
+def test_another_try_does_not_favour_what_collides_less(tiny_model, small):
+    """The first round keeps composition and group, the second the composition."""
+    drafts = [
+        draw(
+            tiny_model,
+            constraints=small,
+            options=SamplingOptions(temperature=1.0, restarts=n, restart_copies=2),
+        )
+        for n in (0, 1, 2)
+    ]
+    first = drafts[0]
+    assert first.collides.any()
+    collided = first.collides
+    for later in drafts[1:]:
+        assert later.collides.sum() < collided.sum()
+        assert (later.element[collided] == first.element[collided]).all()
+        assert (later.count[collided] == first.count[collided]).all()
+    assert (drafts[1].number[collided] == first.number[collided]).all()
+    one, two = drafts[1:]
+    settled = one.complete & ~one.collides
+    assert (two.frac_coords[settled] == one.frac_coords[settled]).all()
 
 
 def test_greedy_choice_and_nucleus():
