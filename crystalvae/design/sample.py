@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.model import CrystalVAE
 
-BATCH = 256
+BATCH = 512
 MAX_DRAWS_PER_CRYSTAL = 50
 
 
@@ -47,12 +47,36 @@ class DrawReport:
     """Reason → draws that fell for it first: ``incomplete`` or the name of a check."""
 
 
-def sampling_defaults(model: CrystalVAE) -> dict[str, float]:
-    """β and temperature that the model's card recommends for generation."""
+def sampling_defaults(
+    model: CrystalVAE,
+    *,
+    beta: float | None = None,
+    temperature: float | None = None,
+    part_temperature: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """How to draw: what is asked for, and otherwise what the model's card recommends.
+
+    Args:
+        model: the model.
+        beta: the knob.
+        temperature: of every choice; where given, the card's exceptions do not hold.
+        part_temperature: exceptions for parts of the crystal.
+
+    Returns:
+        ``beta``, ``temperature`` and ``part_temperature``.
+    """
     chosen = model.card.get("sampling", {})
+    if part_temperature is None:
+        asked = temperature is not None
+        part_temperature = {} if asked else chosen.get("part_temperature", {})
+    if beta is None:
+        beta = chosen.get("beta", model.config.latent.beta_max)
+    if temperature is None:
+        temperature = chosen.get("temperature", 1.0)
     return {
-        "beta": float(chosen.get("beta", model.config.latent.beta_max)),
-        "temperature": float(chosen.get("temperature", 1.0)),
+        "beta": float(beta),
+        "temperature": float(temperature),
+        "part_temperature": dict(part_temperature),
     }
 
 
@@ -62,6 +86,7 @@ def draws(
     seed: int = 0,
     beta: float | None = None,
     temperature: float | None = None,
+    part_temperature: dict[str, float] | None = None,
     top_p: float = 1.0,
     constraints: Constraints | None = None,
     prior: str | None = None,
@@ -76,15 +101,18 @@ def draws(
         seed: any integer.
         beta: the knob; None is what the model's card recommends.
         temperature: of every choice; None likewise.
+        part_temperature: exceptions for parts of the crystal, by the names of
+            :data:`crystalvae.decoder.PARTS`; None likewise.
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
         prior: ``gaussian`` or ``flow``; None is the model's own.
         batch_size: latent vectors decoded together.
     """
-    defaults = sampling_defaults(model)
-    beta = defaults["beta"] if beta is None else beta
-    temperature = defaults["temperature"] if temperature is None else temperature
-    options = SamplingOptions(temperature=temperature, top_p=top_p)
+    how = sampling_defaults(
+        model, beta=beta, temperature=temperature, part_temperature=part_temperature
+    )
+    beta = how.pop("beta")
+    options = SamplingOptions(top_p=top_p, **how)
     batch = 0
     while True:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from crystalvae.decoder import PARTS
+from crystalvae.errors import ConfigError
+
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
 
@@ -35,6 +38,13 @@ class SamplingOptions:
     """Shortest distance allowed while placing, Å."""
     radius_share: float = 0.6
     """Shortest distance allowed as a share of the sum of covalent radii."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.part_temperature) - set(PARTS)
+        if unknown:
+            raise ConfigError(
+                f"no part {sorted(unknown)[0]!r}; parts are {', '.join(PARTS)}"
+            )
 
     def of(self, part: str) -> float:
         """Temperature of a part."""
