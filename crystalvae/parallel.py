@@ -19,8 +19,8 @@ Work = Callable[[list[Any]], list[Any]]
 Settle = Callable[[int, list[Any], list[Any]], None]
 
 
-class TooLong(Exception):
-    """A job ran into its time limit."""
+class TooLong(BaseException):
+    """A job ran into its time limit; no ``except Exception`` on the way can hide it."""
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import time
 
@@ -61,3 +62,8 @@ def test_time_limit():
     with time_limit(1):
         pass
     time.sleep(1.1)
+
+
+def test_a_broad_except_does_not_hide_the_limit():
+    with pytest.raises(TooLong), time_limit(1), contextlib.suppress(Exception):
+        time.sleep(3)

@@ -64,5 +64,13 @@ def fingerprint(source: str | Path, options: dict[str, Any]) -> str:
         stat = path.stat()
         parts += [stat.st_size, stat.st_mtime_ns]
     elif path.is_dir():
-        parts += [(str(p), p.stat().st_size) for p in folder_files(path)]
+        parts += [(str(p), _size(p)) for p in folder_files(path)]
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _size(path: Path) -> int:
+    """In bytes; −1 for a link that leads nowhere."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import resources
 from typing import Any
@@ -40,6 +40,8 @@ class Candidate:
     """``(N,)``."""
     declared_group: int | None = None
     """Space group that it is said to have."""
+    cache: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What one check found and another can use."""
 
     @cached_property
     def volume(self) -> float:

@@ -7,6 +7,8 @@ matrix, so that an atom is never compared with its own images: a one-atom cell o
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from crystalvae.screening.base import Candidate, CheckResult, element_array
@@ -15,6 +17,8 @@ MIN_DISTANCE = 0.5
 """Å; T. Xie et al., CDVAE, ICLR 2022, appendix B."""
 MIN_RADIUS_SHARE = 0.5
 """Share of the sum of covalent radii, as in LeMat-GenBench."""
+MIN_HEIGHT = 1e-2
+"""Å between opposite faces of the cell; a flatter one is not searched."""
 _SEARCH = 3.0
 
 
@@ -44,10 +48,10 @@ def check_distance(candidate: Candidate) -> CheckResult:
     """No two atoms, images included, closer than 0.5 Å."""
     if not len(candidate.atomic_numbers) or candidate.volume < 1e-3:
         return CheckResult("distance", False, 0.0, "no atoms or no volume")
-    height = candidate.volume / _largest_face(candidate.lattice)
-    if height < 1e-2:
-        return CheckResult("distance", False, float(height), "the cell is flat")
-    _, _, distance = shortest_pairs(candidate, MIN_DISTANCE)
+    height = _least_height(candidate)
+    if height < MIN_HEIGHT:
+        return CheckResult("distance", False, height, "the cell is flat")
+    _, _, distance = _pairs_within(candidate, MIN_DISTANCE)
     if len(distance):
         value = float(distance.min())
         return CheckResult(
@@ -60,12 +64,11 @@ def check_radii(candidate: Candidate) -> CheckResult:
     """No two atoms closer than half the sum of their covalent radii."""
     if not len(candidate.atomic_numbers) or candidate.volume < 1e-3:
         return CheckResult("radii", None, None, "no atoms or no volume")
-    height = candidate.volume / _largest_face(candidate.lattice)
-    if height < 1e-2:
+    if _least_height(candidate) < MIN_HEIGHT:
         return CheckResult("radii", None, None, "the cell is flat")
     radii = element_array("radius")[candidate.atomic_numbers]
     reach = 2 * MIN_RADIUS_SHARE * radii.max()
-    first, second, distance = shortest_pairs(candidate, reach)
+    first, second, distance = _pairs_within(candidate, reach)
     if not len(distance):
         return CheckResult("radii", True)
     share = float((distance / (radii[first] + radii[second])).min())
@@ -73,7 +76,27 @@ def check_radii(candidate: Candidate) -> CheckResult:
     return CheckResult("radii", share >= MIN_RADIUS_SHARE, share, message)
 
 
-def _largest_face(lattice: np.ndarray) -> float:
-    a, b, c = lattice
-    faces = (np.cross(a, b), np.cross(b, c), np.cross(c, a))
-    return max(max(float(np.linalg.norm(face)) for face in faces), 1e-12)
+def _pairs_within(candidate: Candidate, radius: float) -> tuple:
+    """As :func:`shortest_pairs`, from one search that serves both checks."""
+    if "pairs" not in candidate.cache:
+        radii = element_array("radius")[candidate.atomic_numbers]
+        reach = max(2 * MIN_RADIUS_SHARE * float(radii.max()), MIN_DISTANCE)
+        candidate.cache["pairs"] = shortest_pairs(candidate, reach)
+    first, second, distance = candidate.cache["pairs"]
+    near = distance <= radius
+    return first[near], second[near], distance[near]
+
+
+def _least_height(candidate: Candidate) -> float:
+    """Least distance in Å between opposite faces of the cell."""
+    a, b, c = candidate.lattice.tolist()
+    faces = (_cross(a, b), _cross(b, c), _cross(c, a))
+    return candidate.volume / max(1e-12, *(math.hypot(*face) for face in faces))
+
+
+def _cross(a: list[float], b: list[float]) -> tuple[float, float, float]:
+    return (
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    )

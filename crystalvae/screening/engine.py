@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,9 @@ class Inspector:
 
     def __call__(self, jobs: list[Any]) -> list[Inspected]:
         """Inspect each job; never raises."""
-        return [self._one(job) for job in jobs]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return [self._one(job) for job in jobs]
 
     def _one(self, job: Any) -> Inspected:
         name, source = name_of(job)
