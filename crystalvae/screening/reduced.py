@@ -69,11 +69,9 @@ def reduced_cell(crystal: AsymmetricUnit) -> ReducedCell | None:
     Returns:
         The cell, or None if its lattice is too degenerate to be reduced.
     """
-    from spglib import niggli_reduce
-
     lattice, coords, atomic_numbers, _ = crystal.expand_primitive()
-    niggli = niggli_reduce(lattice, eps=1e-5) if np.isfinite(lattice).all() else None
-    if niggli is None or not np.isfinite(np.linalg.inv(niggli)).all():
+    niggli = _niggli(lattice)
+    if niggli is None:
         return None
     coords = coords @ (lattice @ np.linalg.inv(niggli))
     order = np.argsort(atomic_numbers, kind="stable")
@@ -91,6 +89,19 @@ def reduced_cell(crystal: AsymmetricUnit) -> ReducedCell | None:
         lengths=np.sqrt((scaled**2).sum(1)),
         description=_description(crystal),
     )
+
+
+def _niggli(lattice: np.ndarray) -> np.ndarray | None:
+    """Reduced lattice ``(3, 3)``; None where spglib returns None or raises."""
+    from spglib import niggli_reduce
+
+    if not np.isfinite(lattice).all():
+        return None
+    try:
+        reduced = niggli_reduce(lattice, eps=1e-5)
+        return None if reduced is None or not np.linalg.det(reduced) else reduced
+    except Exception:
+        return None
 
 
 def _description(crystal: AsymmetricUnit) -> Description:
