@@ -45,6 +45,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default=0.1,
         help="eV/atom above the hull that count as stable (%(default)s)",
     )
+    parser.add_argument(
+        "--reference-steps",
+        type=int,
+        default=50,
+        help="most steps in which known crystals near the hull are relaxed, 0 for none "
+        "(%(default)s)",
+    )
     parser.add_argument("--workers", type=int, help="processes (one a core)")
     parser.add_argument("--scheduler", help="Dask scheduler, tcp://host:port")
     parser.add_argument(
@@ -61,7 +68,12 @@ def run(args: argparse.Namespace) -> int:
 
     from crystalvae.data.packed import PackedDataset
     from crystalvae.design.database import write_database
-    from crystalvae.design.output import resume_directory, write_crystals, write_text
+    from crystalvae.design.output import (
+        resume_directory,
+        write_crystals,
+        write_frames,
+        write_text,
+    )
     from crystalvae.errors import ConfigError
     from crystalvae.screening.campaign import (
         WORK,
@@ -76,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.screening.stability import (
         StabilityOptions,
         add_stability,
+        relaxed_frames,
         stability_summary,
     )
 
@@ -97,7 +110,10 @@ def run(args: argparse.Namespace) -> int:
     stability, relaxed = {}, None
     if args.relax is not None:
         options = StabilityOptions(
-            args.relax, top=args.relax_top, threshold=args.stable_below
+            args.relax,
+            top=args.relax_top,
+            threshold=args.stable_below,
+            reference_steps=args.reference_steps,
         )
         with tqdm(unit="crystal", disable=None if args.progress else True) as bar:
             relaxed = add_stability(
@@ -112,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     rows = table_rows(campaign)
     best = [campaign.inspected[place] for place in campaign.survivors[: args.top]]
     crystals = [item.crystal for item in best]
-    names = [f"{i:05d}-{c.formula}" for i, c in enumerate(crystals, 1)]
+    names = [f"{i:05d}-{c.formula[:100]}" for i, c in enumerate(crystals, 1)]
     steps = funnel(campaign)
     summary = {
         "input": args.input,
@@ -125,6 +141,10 @@ def run(args: argparse.Namespace) -> int:
         "written": len(crystals),
     }
     write_crystals(directory, crystals, names, rows, summary)
+    if relaxed:
+        own = dict(zip(campaign.survivors, names))
+        frames = relaxed_frames(campaign, relaxed, own)
+        write_frames(directory / "relaxed.extxyz", frames)
     page = html_report(
         campaign,
         f"Screening of {args.input}",

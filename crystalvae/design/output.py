@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from crystalvae.errors import DataError
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from crystalvae.crystal import AsymmetricUnit
 
 
@@ -75,22 +77,27 @@ def write_crystals(
         rows: one row of the table a crystal.
         summary: anything JSON can hold.
     """
-    import io
-
-    from ase.io.extxyz import write_extxyz
-
     frames = []
     for crystal, name in zip(crystals, names):
         write_text(directory / f"{name}.cif", crystal.to_cif(name=name))
         atoms = crystal.to_atoms()
         atoms.info = {"material_id": name, "space_group": crystal.number}
         frames.append(atoms)
+    write_frames(directory / "crystals.extxyz", frames)
+    write_table(directory / "table.csv", rows)
+    write_text(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
+    """Write ASE ``Atoms`` as extxyz, their ``info`` included."""
+    import io
+
+    from ase.io.extxyz import write_extxyz
+
     buffer = io.StringIO()
     if frames:
         write_extxyz(buffer, frames)
-    write_text(directory / "crystals.extxyz", buffer.getvalue())
-    write_table(directory / "table.csv", rows)
-    write_text(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_text(path, buffer.getvalue())
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:

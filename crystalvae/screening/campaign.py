@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from crystalvae.errors import ConfigError, DataError
 from crystalvae.screening.base import CheckResult
 from crystalvae.screening.checks import CHECKS, DEFAULT
 from crystalvae.screening.engine import Inspected, Inspector, inspect_all
+from crystalvae.screening.resume import load_pickle, save_pickle
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -37,6 +37,8 @@ class Campaign:
     """Place → distance to the nearest known crystal in Å, and its name."""
     reference: str | None
     """Name of the reference set, None if novelty was not judged."""
+    extra: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Place → further columns of its row in the table."""
 
 
 class _Shards:
@@ -55,23 +57,13 @@ class _Shards:
             raise DataError(f"cannot write {directory} ({error})") from error
 
     def load(self, number: int) -> list[Inspected] | None:
-        path = self.directory / f"{number:07d}.pickle"
-        try:
-            return pickle.loads(path.read_bytes())
-        except (OSError, EOFError, pickle.UnpicklingError):
-            return None
+        return load_pickle(self._path(number))
 
     def save(self, number: int, results: list[Inspected]) -> None:
-        path = self.directory / f"{number:07d}.pickle"
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_bytes(pickle.dumps(results))
-            partial.replace(path)
-        except OSError as error:
-            raise DataError(
-                f"cannot write {path} ({error}); free some disk space and run the "
-                "same command again to go on"
-            ) from error
+        save_pickle(self._path(number), results)
+
+    def _path(self, number: int) -> Path:
+        return self.directory / f"{number:07d}.pickle"
 
 
 def screen(
@@ -248,5 +240,6 @@ def table_rows(campaign: Campaign) -> list[dict[str, Any]]:
             distance, name = campaign.nearest[place]
             row["nearest_known"] = name
             row["nearest_distance"] = round(distance, 4)
+        row.update(campaign.extra.get(place, {}))
         rows.append(row)
     return rows

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystalvae.errors import DataError
+from crystalvae.screening.relax import SECONDS, relax
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
 
 Composition = dict[int, int]
+
+RELAX_STEPS = 50
+"""Most steps in which a known crystal near the hull is relaxed."""
+MARGIN = 0.1
+"""eV/atom above the hull of the unrelaxed up to which known crystals are relaxed."""
 
 
 class Hull:
@@ -59,6 +65,26 @@ class Hull:
         )
         return float(energy - solution.fun) if solution.status == 0 else None
 
+    def formation_energy(self, composition: Composition, energy: float) -> float | None:
+        """Energy in eV/atom against the most stable known crystal of each element.
+
+        Args:
+            composition: atomic number → count.
+            energy: eV/atom.
+
+        Returns:
+            None where an element has no known crystal of its own.
+        """
+        elements: dict[int, float] = {}
+        for known, value in self.entries:
+            if len(known) == 1:
+                z = next(iter(known))
+                elements[z] = min(value, elements.get(z, value))
+        if not set(composition) <= set(elements):
+            return None
+        total = sum(composition.values())
+        return energy - sum(elements[z] * n for z, n in composition.items()) / total
+
 
 def _shares(composition: Composition, elements: Sequence[int]) -> np.ndarray:
     counts = np.array([composition.get(z, 0) for z in elements], float)
@@ -71,62 +97,115 @@ def reference_hull(
     calculator: Calculator,
     cached: Path,
     *,
+    steps: int = RELAX_STEPS,
+    seconds: int = SECONDS,
     advance: Callable[[], object] | None = None,
 ) -> Hull:
     """The hull of those known crystals whose elements the wanted compositions have.
 
+    All are evaluated as they are; those within :data:`MARGIN` of the hull are then
+    relaxed, space group kept, since a reference set is relaxed in another functional.
     Each energy is appended to a file as it is computed, so that an interrupted run goes
-    on and the next one need not compute it again. Crystals are taken as they are, not
-    relaxed: a reference set is relaxed already, though in another functional.
+    on and the next one need not compute it again.
 
     Args:
         known: the reference crystals.
         wanted: compositions that are to be judged.
         calculator: the potential that judges them too.
-        cached: JSON-lines file, one for each potential and reference set.
-        advance: called after each crystal.
+        cached: JSON-lines file of ``[row, energy, steps]``, one file for each potential
+            and reference set.
+        steps: most steps of a relaxation; 0 leaves all as they are.
+        seconds: time limit of each; what takes longer stays as it is.
+        advance: called after each energy.
 
     Raises:
         DataError: the file cannot be read or written.
     """
-    energies: dict[int, float | None] = {}
-    try:
-        if cached.exists():
-            for line in cached.read_text().splitlines():
-                row, energy = json.loads(line)
-                energies[row] = energy
-    except (OSError, ValueError) as error:
-        raise DataError(f"{cached} is damaged ({error}); delete it") from error
     systems = {frozenset(composition) for composition in wanted}
-    chosen = [
-        row
-        for row in range(len(known))
-        if any(system.issuperset(known[row].composition) for system in systems)
-    ]
-    try:
-        with cached.open("a") as file:
-            for row in chosen:
-                if row not in energies:
-                    energies[row] = _energy(known[row], calculator)
-                    file.write(json.dumps([row, energies[row]]) + "\n")
-                    file.flush()
-                if advance is not None:
-                    advance()
-    except OSError as error:
-        raise DataError(
-            f"cannot write {cached} ({error}); free some disk space and run again"
-        ) from error
-    usable = [row for row in chosen if energies[row] is not None]
-    return Hull(
-        [known[row].composition for row in usable], [energies[r] for r in usable]
+    chosen = {}
+    for row in range(len(known)):
+        composition = known[row].composition
+        if any(system.issuperset(composition) for system in systems):
+            chosen[row] = composition
+    with _Energies(cached) as energies:
+
+        def hull_of(found: dict[int, float | None]) -> Hull:
+            usable = {
+                row: energy for row, energy in found.items() if energy is not None
+            }
+            return Hull([chosen[row] for row in usable], list(usable.values()))
+
+        def evaluate(row: int, most: int) -> float | None:
+            if (row, most) not in energies.known:
+                energies.add(row, most, _energy(known[row], calculator, most, seconds))
+            if advance is not None:
+                advance()
+            return energies.known[row, most]
+
+        found = {row: evaluate(row, 0) for row in chosen}
+        hull = hull_of(found)
+        if not steps:
+            return hull
+        for row, energy in found.items():
+            above = None if energy is None else hull.energy_above(chosen[row], energy)
+            if above is not None and above <= MARGIN:
+                relaxed = evaluate(row, steps)
+                found[row] = energy if relaxed is None else min(energy, relaxed)
+        return hull_of(found)
+
+
+class _Energies:
+    """Energies by row and number of steps, in a file that only grows."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.known: dict[tuple[int, int], float | None] = {}
+
+    def __enter__(self) -> _Energies:
+        try:
+            text = self.path.read_text() if self.path.exists() else ""
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:
+                self.path.write_text(whole)
+            for line in whole.splitlines():
+                row, energy, steps = json.loads(line)
+                self.known[row, steps] = energy
+        except (OSError, TypeError, ValueError) as error:
+            raise DataError(f"{self.path} is damaged ({error}); delete it") from error
+        try:
+            self.file = self.path.open("a")
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def add(self, row: int, steps: int, energy: float | None) -> None:
+        self.known[row, steps] = energy
+        try:
+            self.file.write(json.dumps([row, energy, steps]) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot write {path} ({error}); free some disk space and run again"
     )
 
 
-def _energy(crystal: AsymmetricUnit, calculator: Calculator) -> float | None:
+def _energy(
+    crystal: AsymmetricUnit, calculator: Calculator, steps: int, seconds: int
+) -> float | None:
     atoms = crystal.to_atoms()
-    atoms.calc = calculator
     try:
-        energy = float(atoms.get_potential_energy()) / len(atoms)
+        if steps:
+            energy = relax(atoms, calculator, max_steps=steps, seconds=seconds).energy
+        else:
+            atoms.calc = calculator
+            energy = float(atoms.get_potential_energy()) / len(atoms)
     except Exception:
         return None
     return energy if np.isfinite(energy) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,7 +18,8 @@ def _chgnet() -> Calculator:
     """CHGNet (B. Deng et al., Nat. Mach. Intell. 5, 1031 (2023)); weights included."""
     from chgnet.model.dynamics import CHGNetCalculator
 
-    return CHGNetCalculator(use_device="cpu")
+    with contextlib.redirect_stdout(io.StringIO()):
+        return CHGNetCalculator(use_device="cpu")
 
 
 def _mace() -> Calculator:

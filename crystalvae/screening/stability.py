@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalvae.errors import DataError
 from crystalvae.screening.base import CheckResult
-from crystalvae.screening.hull import reference_hull
+from crystalvae.screening.hull import RELAX_STEPS, Hull, reference_hull
 from crystalvae.screening.potentials import load_potential
-from crystalvae.screening.relax import Relaxation, relax
+from crystalvae.screening.relax import SECONDS, Relaxation, relax
+from crystalvae.screening.resume import load_pickle, save_pickle
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.screening.campaign import Campaign
 
@@ -34,6 +35,10 @@ class StabilityOptions:
     """Largest energy above the hull, eV/atom."""
     keep_symmetry: bool = True
     """Whether relaxation keeps the space group."""
+    reference_steps: int = RELAX_STEPS
+    """Most steps in which known crystals near the hull are relaxed; 0 for none."""
+    seconds: int = SECONDS
+    """Time limit of one relaxation."""
 
 
 def add_stability(
@@ -65,7 +70,15 @@ def add_stability(
     chosen = campaign.survivors[: options.top]
     crystals = {place: campaign.inspected[place].crystal for place in chosen}
     wanted = [crystal.composition for crystal in crystals.values()]
-    hull = reference_hull(known, wanted, calculator, hull_file, advance=advance)
+    hull = reference_hull(
+        known,
+        wanted,
+        calculator,
+        hull_file,
+        steps=options.reference_steps,
+        seconds=options.seconds,
+        advance=advance,
+    )
     relaxed: dict[int, Relaxation] = {}
     above: dict[int, float] = {}
     for place, crystal in crystals.items():
@@ -77,6 +90,7 @@ def add_stability(
                     crystal.to_atoms(),
                     calculator,
                     keep_symmetry=options.keep_symmetry,
+                    seconds=options.seconds,
                 ),
             )
         except RuntimeError as error:
@@ -87,6 +101,7 @@ def add_stability(
             if advance is not None:
                 advance()
         relaxed[place] = found
+        campaign.extra[place] = _columns(found, hull, crystal.composition)
         energy = hull.energy_above(crystal.composition, found.energy)
         if energy is None:
             text = "not computed: no known crystals to compare with"
@@ -104,22 +119,25 @@ def add_stability(
 
 
 def _relaxed_once(path: Path, work: Callable[[], Relaxation]) -> Relaxation:
-    if path.exists():
-        try:
-            return pickle.loads(path.read_bytes())
-        except (EOFError, pickle.UnpicklingError):
-            path.unlink()
-    found = work()
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_bytes(pickle.dumps(found))
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(
-            f"cannot write {path} ({error}); free some disk space and run the same "
-            "command again to go on"
-        ) from error
+    found = load_pickle(path)
+    if found is None:
+        found = work()
+        save_pickle(path, found)
     return found
+
+
+def _columns(
+    found: Relaxation, hull: Hull, composition: dict[int, int]
+) -> dict[str, float | bool]:
+    formation = hull.formation_energy(composition, found.energy)
+    columns = {
+        "relaxed_energy": found.energy,
+        "relaxed_rmsd": found.rmsd,
+        "relaxed_volume_change": found.volume_change,
+        **({} if formation is None else {"formation_energy": formation}),
+    }
+    rounded = {name: round(value, 4) for name, value in columns.items()}
+    return {**rounded, "relaxed_converged": found.converged}
 
 
 def stability_summary(
@@ -129,15 +147,50 @@ def stability_summary(
     verdicts = [
         campaign.inspected[place].record.results["stable"].passed for place in relaxed
     ]
+    judged = [verdict for verdict in verdicts if verdict is not None]
     moved = [found.rmsd for found in relaxed.values()]
+    how = (
+        f"relaxed in up to {options.reference_steps} steps"
+        if options.reference_steps
+        else "unrelaxed"
+    )
     return {
         "relaxed": len(relaxed),
         "converged": sum(found.converged for found in relaxed.values()),
-        "stable_unique_novel": sum(verdict is True for verdict in verdicts),
+        "judged": len(judged),
+        "stable_unique_novel": sum(judged),
         "definition": (
             f"relaxed with {options.potential}; at most {options.threshold} eV/atom "
-            "above the hull of the reference crystals, unrelaxed, in the same "
+            f"above the hull of the reference crystals, {how}, in the same "
             "potential; unique and novel by StructureMatcher"
         ),
         "mean_rmsd_to_relaxed": round(sum(moved) / len(moved), 4) if moved else 0.0,
     }
+
+
+def relaxed_frames(
+    campaign: Campaign, relaxed: dict[int, Relaxation], names: dict[int, str]
+) -> list[Atoms]:
+    """The relaxed crystals with their energies in ``info``, best survivors first.
+
+    Args:
+        campaign: after :func:`add_stability`.
+        relaxed: what that gave.
+        names: place → name of a survivor; others keep the name they came with.
+    """
+    rest = [place for place in relaxed if place not in campaign.survivors]
+    frames = []
+    for place in [*campaign.survivors, *rest]:
+        if place not in relaxed:
+            continue
+        record = campaign.inspected[place].record
+        frame = relaxed[place].atoms.copy()
+        frame.info = {
+            "material_id": names.get(place, record.name),
+            **campaign.extra[place],
+        }
+        above = record.results["stable"].value
+        if above is not None:
+            frame.info["energy_above_hull"] = round(above, 4)
+        frames.append(frame)
+    return frames

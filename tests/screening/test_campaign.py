@@ -45,12 +45,13 @@ def absurd_files(folder):
     coords = grid.reshape(-1, 3)[:5000] / 18
     big = Structure(np.eye(3) * 45, ["Cu"] * 5000, coords)
     (folder / "big.cif").write_text(str(CifWriter(big)))
-    many = [f"{symbol}" for symbol in _elements(100)]
-    coords = grid[:5, :5, :4].reshape(-1, 3) / 5
+    many = [*_elements(100), *_elements(90)]
+    coords = grid[:6, :6, :6].reshape(-1, 3)[: len(many)] / 6
     zoo = Structure(np.eye(3) * 20, many, coords)
     (folder / "zoo.cif").write_text(str(CifWriter(zoo)))
     header = good_cif().replace("Na", "Q1")
     (folder / "dummy.cif").write_text(header)
+    (folder / "dangling.cif").symlink_to(folder / "nowhere.cif")
     (folder / "utf16.cif").write_bytes(good_cif().encode("utf-16"))
     zero = good_cif().replace("_cell_length_a", "_cell_length_a 0\n_old")
     (folder / "zero.cif").write_text(zero)
@@ -101,7 +102,8 @@ def test_a_thousand_files_are_accounted_for(folder, tmp_path):
     assert summary["survivors"] == len(passed) == len(list(out.glob("*.cif")))
     copies = [row for name, row in rows.items() if name.startswith("copy")]
     assert sum(row["unique"] == "True" for row in copies) <= 1
-    for name in ("utf16", "zero", "dummy", "truncated", "disordered", "directory"):
+    wrong = ("utf16", "zero", "dummy", "truncated", "disordered", "directory")
+    for name in (*wrong, "dangling"):
         assert rows[name]["error"], name
     assert rows["sliver"]["error"] or rows["sliver"]["passed"] == "False"
     for name in ("argon", "promethium", "xenon_fluoride", "zoo"):
@@ -166,11 +168,12 @@ def test_an_interrupted_screening_goes_on(folder, tmp_path, monkeypatch):
     ]
 
 
-def test_a_cluster_gives_the_same(folder, tmp_path):
+def test_a_cluster_gives_the_same(folder, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("crystalvae.screening.engine.CHUNK", 2)
     here = screen(folder, tmp_path / "here", num_workers=1)
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
+        n_workers=1, threads_per_worker=1, dashboard_address=None
     ) as cluster:
         there = screen(folder, tmp_path / "there", scheduler=cluster.scheduler_address)
     assert [i.record.row() for i in here.inspected] == [
@@ -194,6 +197,7 @@ def test_database_and_report(folder, tmp_path, known):
     target, out = tmp_path / "found.db", tmp_path / "out"
     arguments = ["screen", str(folder), "-o", str(out), "--database", str(target)]
     arguments += ["--reference", str(known.path), "--no-progress", "--top", "5"]
+    arguments += ["--workers", "1"]
     assert main(arguments) == 0
     with ase.db.connect(target) as database:
         rows = list(database.select())

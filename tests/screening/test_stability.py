@@ -1,12 +1,78 @@
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.io import read
+from pymatgen.core import Lattice, Structure
 
+from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
-from crystalvae.errors import ConfigError
+from crystalvae.data.packed import pack, write_packed
+from crystalvae.errors import ConfigError, DataError
+from crystalvae.screening import stability
+from crystalvae.screening.campaign import Campaign
+from crystalvae.screening.checks import Record
+from crystalvae.screening.engine import Inspected
 from crystalvae.screening.hull import Hull, reference_hull
 from crystalvae.screening.potentials import load_potential
 from crystalvae.screening.relax import relax
+from crystalvae.screening.resume import load_pickle, save_pickle
+from crystalvae.screening.stability import (
+    StabilityOptions,
+    add_stability,
+    stability_summary,
+)
+from tests.conftest import REFERENCE
+
+METALS = ("Cu", "Au", "Pd", "Ni")
+
+
+def metallic(name):
+    """A reference crystal of metals that EMT knows, with their volume an atom."""
+    structure = REFERENCE[name][0].copy()
+    kinds = list(dict.fromkeys(site.specie for site in structure))
+    structure.replace_species(dict(zip(kinds, METALS)))
+    structure.scale_lattice(14.0 * len(structure))
+    return AsymmetricUnit.from_structure(structure)
+
+
+def operations(atoms):
+    """Rotations and translations that spglib finds at a tight tolerance."""
+    import spglib
+
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    found = spglib.get_symmetry_dataset(cell, symprec=1e-4)
+    return found.rotations, found.translations
+
+
+def known_crystals():
+    return [AsymmetricUnit.from_atoms(bulk(s)) for s in ("Cu", "Au")] + [
+        AsymmetricUnit.from_structure(
+            Structure(
+                Lattice.tetragonal(2.85, 3.7),
+                ["Cu", "Au"],
+                [[0, 0, 0], [0.5, 0.5, 0.5]],
+            )
+        )
+    ]
+
+
+def cu3au(stretch=1.0):
+    return AsymmetricUnit.from_structure(
+        Structure.from_spacegroup(
+            221,
+            Lattice.cubic(3.75 * stretch),
+            ["Au", "Cu"],
+            [[0, 0, 0], [0.5, 0.5, 0]],
+        )
+    )
+
+
+def campaign_of(crystals):
+    inspected = [
+        Inspected(Record(f"own-{i}", c.formula), f"own-{i}", c)
+        for i, c in enumerate(crystals)
+    ]
+    return Campaign(inspected, list(range(len(crystals))), {}, None)
 
 
 def test_hull_of_a_line_by_hand():
@@ -31,29 +97,123 @@ def test_relaxation_finds_the_lattice_constant(symbol):
     assert ends[1].rmsd < 1e-6
 
 
-def test_relaxed_crystals_keep_their_group():
-    from crystalvae.symmetry.spglib_wrapper import space_group_number
+@pytest.mark.parametrize(
+    "name",
+    ["cscl", "wurtzite", "rutile", "perovskite", "quartz", "monoclinic", "polar"],
+)
+def test_relaxed_crystals_keep_every_operation_of_their_group(name):
+    crystal = metallic(name)
+    atoms = crystal.to_atoms()
+    before = operations(atoms)
+    assert len(before[0]) * len(atoms) >= len(crystal.wyckoffs)
+    found = relax(atoms, load_potential("emt"), max_steps=25)
+    assert found.energy < found.start_energy
+    assert abs(found.volume_change) > 1e-4
+    metric = found.atoms.cell.array @ found.atoms.cell.array.T
+    coords, numbers = found.atoms.get_scaled_positions(), found.atoms.numbers
+    for rotation, translation in zip(*before):
+        np.testing.assert_allclose(rotation.T @ metric @ rotation, metric, atol=1e-4)
+        image = coords @ rotation.T + translation
+        apart = image[:, None] - coords[None]
+        apart -= np.round(apart)
+        distance = np.linalg.norm(apart @ found.atoms.cell.array, axis=-1)
+        distance[numbers[:, None] != numbers[None]] = np.inf
+        assert distance.min(1).max() < 1e-3
 
-    atoms = bulk("Cu", cubic=True)
-    atoms.symbols[0] = "Au"
-    end = relax(atoms, load_potential("emt")).atoms
-    assert space_group_number(end.cell.array, end.get_scaled_positions(), end.numbers)
-    assert (
-        space_group_number(end.cell.array, end.get_scaled_positions(), end.numbers)
-        == 221
-    )
 
-
-def test_energies_are_computed_once(tmp_path):
-    known = [AsymmetricUnit.from_atoms(bulk(s)) for s in ("Cu", "Au", "Al")]
+@pytest.mark.parametrize("steps", [0, 20])
+def test_energies_are_computed_once(tmp_path, steps):
+    known = [*known_crystals(), AsymmetricUnit.from_atoms(bulk("Al"))]
     calculator, file = load_potential("emt"), tmp_path / "energies.jsonl"
-    hull = reference_hull(known, [{29: 3, 79: 1}], calculator, file)
-    assert len(hull.entries) == 2
-    assert len(file.read_text().splitlines()) == 2
-    again = reference_hull(known, [{29: 3, 79: 1}], None, file)
-    np.testing.assert_allclose(
-        [e for _, e in again.entries], [e for _, e in hull.entries]
+    hull = reference_hull(known, [{29: 3, 79: 1}], calculator, file, steps=steps)
+    assert len(hull.entries) == 3
+    assert len(file.read_text().splitlines()) >= 3 + 2 * bool(steps)
+    with file.open("a") as cut:
+        cut.write("[0, -3.")
+    again = reference_hull(known, [{29: 3, 79: 1}], None, file, steps=steps)
+    assert [e for _, e in again.entries] == [e for _, e in hull.entries]
+    assert "-3.[" not in file.read_text()
+    assert file.read_text().endswith("\n")
+
+
+def test_relaxing_the_known_lowers_the_hull(tmp_path):
+    known, calculator = known_crystals(), load_potential("emt")
+    wanted = [{29: 1, 79: 1}]
+    energies = [
+        reference_hull(known, wanted, calculator, tmp_path / "e.jsonl", steps=steps)
+        for steps in (0, 30)
+    ]
+    for (_, plain), (_, relaxed) in zip(*(hull.entries for hull in energies)):
+        assert relaxed <= plain
+    assert energies[1].energy_above({29: 1, 79: 1}, 0.0) > energies[0].energy_above(
+        {29: 1, 79: 1}, 0.0
     )
+
+
+def test_formation_energy_by_hand():
+    hull = Hull([{29: 1}, {29: 1}, {79: 1}, {29: 1, 79: 1}], [-3.0, -2.0, -4.0, -5.0])
+    assert hull.formation_energy({29: 1}, -3.0) == pytest.approx(0)
+    assert hull.formation_energy({29: 3, 79: 1}, -4.25) == pytest.approx(-1)
+    assert hull.formation_energy({29: 1, 47: 1}, 0.0) is None
+
+
+def test_stability_is_judged_and_goes_on(tmp_path, monkeypatch):
+    campaign = campaign_of([cu3au(1.05), metallic("fe"), cu3au(1.0)])
+    energies, options = tmp_path / "e.jsonl", StabilityOptions("emt", threshold=0.3)
+    relaxed = add_stability(campaign, known_crystals(), tmp_path, energies, options)
+    assert set(relaxed) == {0, 1, 2}
+    values = [item.record.results["stable"].value for item in campaign.inspected]
+    assert values[0] == pytest.approx(values[2], abs=5e-3)
+    assert values[1] > -1e-6
+    assert campaign.survivors == sorted(campaign.survivors, key=values.__getitem__)
+    assert campaign.extra[0]["relaxed_volume_change"] < 0
+    summary = stability_summary(campaign, relaxed, options)
+    assert summary["relaxed"] == summary["judged"] == 3
+    monkeypatch.setattr(stability, "relax", None)
+    again = campaign_of([cu3au(1.05), metallic("fe"), cu3au(1.0)])
+    repeated = add_stability(again, known_crystals(), tmp_path, energies, options)
+    assert [r.energy for r in repeated.values()] == [r.energy for r in relaxed.values()]
+
+
+def test_what_cannot_be_judged_says_so(tmp_path):
+    campaign = campaign_of([cu3au(), AsymmetricUnit.from_atoms(bulk("W"))])
+    relaxed = add_stability(
+        campaign, [], tmp_path, tmp_path / "e.jsonl", StabilityOptions("emt")
+    )
+    verdicts = [item.record.results["stable"] for item in campaign.inspected]
+    assert [verdict.passed for verdict in verdicts] == [None, None]
+    assert "no known crystals" in verdicts[0].message
+    assert "potential failed" in verdicts[1].message
+    assert set(relaxed) == {0}
+    assert stability_summary(campaign, relaxed, StabilityOptions())["judged"] == 0
+
+
+def test_screen_relaxes_and_writes(tmp_path):
+    write_packed(tmp_path / "known", pack(known_crystals()), ["cu", "au", "cuau"], {})
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "found.cif").write_text(cu3au(1.03).to_cif())
+    out = tmp_path / "out"
+    arguments = ["screen", str(tmp_path / "in"), "-o", str(out), "--workers", "1"]
+    arguments += ["--reference", str(tmp_path / "known"), "--relax", "emt"]
+    assert main([*arguments, "--no-progress", "--stable-below", "1"]) == 0
+    frame = read(out / "relaxed.extxyz")
+    assert frame.info["material_id"] == "00001-Cu3Au"
+    assert frame.info["relaxed_volume_change"] < 0
+    page = (out / "report.html").read_text()
+    assert "meV/atom above the hull" in page
+    assert "1 of 1" in page
+
+
+def test_kept_results_are_whole_or_absent(tmp_path):
+    path = tmp_path / "a.pickle"
+    assert load_pickle(path) is None
+    save_pickle(path, {"a": 1})
+    assert load_pickle(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+    path.write_bytes(path.read_bytes()[:-3])
+    assert load_pickle(path) is None
+    with pytest.raises(DataError, match="cannot write"):
+        save_pickle(tmp_path / "absent" / "b.pickle", 1)
 
 
 def test_unknown_potentials_are_named():
