@@ -4,7 +4,8 @@ COV-R and COV-P of T. Xie et al., CDVAE, ICLR 2022, appendix B: crystals are nea
 both their mean CrystalNN fingerprint and their standardised Magpie features are. Two
 things differ from the authors' code, neither in the definition of a fingerprint: only
 one atom of each orbit is looked at (symmetry makes the others equal), and the Magpie
-features are standardised by the reference set instead of by stored constants.
+features are standardised by :mod:`crystalvae.benchmark.magpie`, whose spreads are those
+of MP-20's training set and not exactly their stored constants.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from crystalvae.benchmark.magpie import MEANS, SPREADS
 from crystalvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -124,6 +126,7 @@ def coverage(
     reference: tuple[np.ndarray, np.ndarray],
     cutoffs: tuple[float, float],
     num_generated: int,
+    scale: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Recall and precision from fingerprints.
 
@@ -132,6 +135,8 @@ def coverage(
         reference: likewise.
         cutoffs: of structures and compositions.
         num_generated: all draws; those without fingerprints count against precision.
+        scale: mean and spread of each feature of a composition; None is
+            :mod:`crystalvae.benchmark.magpie`.
 
     Returns:
         ``cov_recall``, ``cov_precision``, and the mean distances ``amsd_recall``,
@@ -140,12 +145,10 @@ def coverage(
     """
     if not len(generated[0]):
         return {"cov_recall": 0.0, "cov_precision": 0.0}
-    mean = np.nanmean(reference[1], axis=0)
-    scale = np.nanstd(reference[1], axis=0)
-    scale[scale == 0] = 1.0
+    mean, spread = (MEANS, SPREADS) if scale is None else scale
 
     def scaled(features: np.ndarray) -> np.ndarray:
-        return np.nan_to_num((features - mean) / scale, nan=0.0)
+        return np.nan_to_num((features - np.array(mean)) / np.array(spread), nan=0.0)
 
     structure = cdist(generated[0], reference[0])
     composition = cdist(scaled(generated[1]), scaled(reference[1]))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,18 +22,23 @@ if TYPE_CHECKING:
     from crystalvae.data.packed import PackedDataset
 
 NUM_BOOTSTRAP = 1000
+CHECKED = ("structural_validity", "smact_validity", "group_found")
+PARALLEL_FROM = 2000
+"""Crystals from which starting processes pays."""
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean.
+    """95 % bootstrap interval of a share.
+
+    The sum of N picks of N zeros and ones is binomial, so that no pick is needed.
 
     Args:
-        values: one number a draw ``(N,)``.
+        values: 0 or 1 for each draw ``(N,)``.
         seed: of the resampling.
     """
     rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(values), (NUM_BOOTSTRAP, len(values)))
-    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
+    shares = rng.binomial(len(values), values.mean(), NUM_BOOTSTRAP) / len(values)
+    low, high = np.quantile(shares, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -55,6 +63,40 @@ def benchmark_valid(crystal: AsymmetricUnit) -> bool:
     lattice, coords, species, _ = crystal.expand_primitive()
     results = run_checks(Candidate(lattice, coords, species), (*STRUCTURAL, "smact"))
     return all(result.passed for result in results.values())
+
+
+def _checked(crystals: Sequence[AsymmetricUnit]) -> list[tuple[bool, bool, bool]]:
+    rows = []
+    for crystal in crystals:
+        lattice, coords, species, _ = crystal.expand_primitive()
+        candidate = Candidate(lattice, coords, species, crystal.number)
+        results = run_checks(candidate, (*STRUCTURAL, "smact", "group"))
+        passed = {name: bool(result.passed) for name, result in results.items()}
+        structural = all(passed[name] for name in STRUCTURAL)
+        rows.append((structural, passed["smact"], passed["group"]))
+    return rows
+
+
+def check_all(
+    crystals: Sequence[AsymmetricUnit], *, num_workers: int | None = None
+) -> np.ndarray:
+    """Structural validity, SMACT validity and whether spglib finds the group.
+
+    Args:
+        crystals: N crystals.
+        num_workers: processes; None is one a core.
+
+    Returns:
+        Zeros and ones ``(N, 3)``.
+    """
+    num_workers = num_workers or len(os.sched_getaffinity(0))
+    if num_workers == 1 or len(crystals) < PARALLEL_FROM:
+        return np.array(_checked(crystals), float).reshape(-1, len(CHECKED))
+    chunks = [crystals[i : i + 256] for i in range(0, len(crystals), 256)]
+    context = get_context("spawn")
+    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+        rows = [row for part in pool.map(_checked, chunks) for row in part]
+    return np.array(rows, float)
 
 
 def jensen_shannon(first: Sequence, second: Sequence) -> float:
@@ -110,19 +152,12 @@ def generation_metrics(
     total = len(crystals)
     kept = [(i, c) for i, c in enumerate(crystals) if c is not None]
     complete = [c for _, c in kept]
-    flags = {
-        name: np.zeros(total)
-        for name in ("structural_validity", "smact_validity", "unique", "p1_share")
-    }
-    flags["group_found"] = np.zeros(total)
-    for i, crystal in kept:
-        lattice, coords, species, _ = crystal.expand_primitive()
-        candidate = Candidate(lattice, coords, species, crystal.number)
-        results = run_checks(candidate, (*STRUCTURAL, "smact", "group"))
-        flags["structural_validity"][i] = all(results[n].passed for n in STRUCTURAL)
-        flags["smact_validity"][i] = bool(results["smact"].passed)
-        flags["group_found"][i] = bool(results["group"].passed)
-        flags["p1_share"][i] = crystal.number == 1
+    names = (*CHECKED, "unique", "p1_share")
+    flags = {name: np.zeros(total) for name in names}
+    rows = [i for i, _ in kept]
+    for name, column in zip(CHECKED, check_all(complete, num_workers=num_workers).T):
+        flags[name][rows] = column
+    flags["p1_share"][rows] = [crystal.number == 1 for crystal in complete]
     for place, first in enumerate(duplicate_of(complete, num_workers=num_workers)):
         flags["unique"][kept[place][0]] = first == place
     flags["valid"] = flags["structural_validity"] * flags["smact_validity"]
@@ -144,8 +179,8 @@ def generation_metrics(
         metrics[name] = float(values.mean())
         metrics[f"{name}_interval"] = list(interval(values))
     if reference is not None:
-        rows = np.random.default_rng(0).permutation(len(reference))[:2000]
-        target = [reference[int(row)] for row in rows]
+        chosen = np.random.default_rng(0).permutation(len(reference))[:2000]
+        target = [reference[int(row)] for row in chosen]
         valid = [c for i, c in kept if flags["structural_validity"][i]]
         metrics["density_wasserstein"] = float(
             wasserstein_distance(

@@ -3,7 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from crystalvae.benchmark import generation
 from crystalvae.benchmark.generation import (
+    check_all,
     density_of,
     generation_metrics,
     group_chi_square,
@@ -88,6 +90,14 @@ def test_interval_covers_the_mean():
     values = np.array([0.0] * 50 + [1.0] * 50)
     low, high = interval(values)
     assert 0.39 < low < 0.5 < high < 0.61
+    assert interval(np.ones(9)) == (1.0, 1.0)
+
+
+def test_workers_find_the_same(crystals, monkeypatch):
+    monkeypatch.setattr(generation, "PARALLEL_FROM", 1)
+    several = check_all(crystals, num_workers=2)
+    np.testing.assert_array_equal(several, check_all(crystals, num_workers=1))
+    assert several[:, 0].all()
 
 
 def test_template_forgets_elements(crystals):
