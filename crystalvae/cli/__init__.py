@@ -12,6 +12,7 @@ from importlib import import_module
 VERBS = (
     "sample",
     "reconstruct",
+    "predict",
     "validate",
     "screen",
     "benchmark",

@@ -55,7 +55,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
 
 
-def _range(text: str, what: str) -> tuple[int, int]:
+def parse_range(text: str, what: str) -> tuple[int, int]:
+    """First and last of a number or a range ``A-B``.
+
+    Args:
+        text: what the user gave.
+        what: name of the option.
+
+    Raises:
+        ConfigError: it is neither, or empty.
+    """
     from crystalvae.errors import ConfigError
 
     low, _, high = text.partition("-")
@@ -71,45 +80,70 @@ def _range(text: str, what: str) -> tuple[int, int]:
     return first, last
 
 
+def parse_element(symbol: str) -> int:
+    """Atomic number of an element symbol.
+
+    Raises:
+        ConfigError: there is no such element.
+    """
+    from ase.data import atomic_numbers
+
+    from crystalvae.errors import ConfigError
+
+    if symbol not in atomic_numbers or symbol == "X":
+        raise ConfigError(f"{symbol!r} is no element symbol")
+    return atomic_numbers[symbol]
+
+
+def parse_formula(text: str, what: str) -> dict[int, int]:
+    """Atomic number → count of a formula, as it is written.
+
+    Args:
+        text: what the user gave.
+        what: name of the option.
+
+    Raises:
+        ConfigError: it is no formula, or not integral.
+    """
+    from pymatgen.core import Composition
+
+    from crystalvae.errors import ConfigError
+
+    try:
+        counts = Composition(text).as_dict()
+    except ValueError as error:
+        raise ConfigError(f"{what} {text!r}: {error}") from error
+    if not counts or any(n != int(n) for n in counts.values()):
+        raise ConfigError(f"{what} {text!r} is not integral")
+    return {parse_element(symbol): int(n) for symbol, n in counts.items()}
+
+
 def parse_constraints(args: argparse.Namespace):
     """Constraints from the options of ``sample``.
 
     Raises:
         ConfigError: an option cannot be understood.
     """
-    from ase.data import atomic_numbers
-
     from crystalvae.errors import ConfigError
     from crystalvae.generation import Constraints
 
-    def number_of(symbol: str) -> int:
-        if symbol not in atomic_numbers or symbol == "X":
-            raise ConfigError(f"{symbol!r} is no element symbol")
-        return atomic_numbers[symbol]
-
     composition = elements = groups = None
     if args.composition:
-        from pymatgen.core import Composition
-
-        try:
-            counts = Composition(args.composition).as_dict()
-        except ValueError as error:
-            raise ConfigError(f"--composition {args.composition!r}: {error}") from error
-        if any(n != int(n) for n in counts.values()):
-            raise ConfigError(f"--composition {args.composition!r} is not integral")
-        composition = {number_of(s): int(n) for s, n in counts.items()}
+        composition = parse_formula(args.composition, "--composition")
     if args.elements:
         symbols = args.elements.replace("-", ",").split(",")
-        elements = frozenset(number_of(s.strip()) for s in symbols)
+        elements = frozenset(parse_element(s.strip()) for s in symbols)
     if args.space_group:
         found: set[int] = set()
         for part in args.space_group.split(","):
-            first, last = _range(part, "--space-group")
+            first, last = parse_range(part, "--space-group")
             found.update(range(first, last + 1))
         if max(found) > 230:
             raise ConfigError("--space-group goes from 1 to 230")
         groups = frozenset(found)
-    low, high = _range(args.num_atoms, "--num-atoms") if args.num_atoms else (1, None)
+    low, high = (
+        parse_range(args.num_atoms, "--num-atoms") if args.num_atoms else (1, None)
+    )
     return Constraints(composition, elements, groups, low, high)
 
 
@@ -162,8 +196,7 @@ def run(args: argparse.Namespace) -> int:
         "model": str(args.model),
         "seed": args.seed,
         "raw": args.raw,
-        **sampling_defaults(model),
-        **{k: v for k, v in vars(args).items() if k in ("beta", "temperature") and v},
+        **sampling_defaults(model, beta=args.beta, temperature=args.temperature),
         "written": len(kept),
         "draws": report.draws,
         "fallen": dict(report.fallen.most_common()),

@@ -1,0 +1,288 @@
+"""``crystalvae predict``: crystals of a given composition, or a test of that."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "predict", help="predict the crystal structures of compositions"
+    )
+    parser.add_argument("model", help="shipped name or directory of a model")
+    parser.add_argument(
+        "input",
+        nargs="?",
+        help="structures, as for prepare: their compositions are predicted and the "
+        "predictions compared with them",
+    )
+    parser.add_argument("--formula", help="what to predict instead, as SrTiO3")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
+    parser.add_argument(
+        "-n", type=int, default=20, help="draws for each composition (%(default)s)"
+    )
+    parser.add_argument(
+        "--formula-units",
+        metavar="Z or A-B",
+        help="formulas in the primitive cell, a number or a range (1)",
+    )
+    parser.add_argument(
+        "--num-atoms",
+        metavar="N or A-B",
+        help="atoms in the primitive cell instead, a number or a range",
+    )
+    parser.add_argument(
+        "--analogues",
+        metavar="DATA",
+        help="known crystals, as the training set: up to three quarters of the draws, "
+        "the first ones, are these with their elements replaced",
+    )
+    parser.add_argument("--beta", type=float, help="the knob (the model's largest)")
+    parser.add_argument(
+        "--temperature", type=float, help="of all of the model's draws but its first"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="any integer (%(default)s)")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="use a random N of the structures"
+    )
+    parser.add_argument(
+        "--polymorphs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="METRe and cRMSE, which match every structure with the draws for all of "
+        "its composition",
+    )
+    parser.add_argument(
+        "--cifs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write the predictions",
+    )
+    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
+    parser.add_argument("--workers", type=int, help="processes (one a core)")
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show a bar on stderr",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict and write."""
+    from crystalvae.design.output import open_directory
+    from crystalvae.design.predict import TEMPERATURE
+    from crystalvae.errors import ConfigError
+    from crystalvae.model import CrystalVAE
+
+    if (args.formula is None) == (args.input is None):
+        raise ConfigError("give either --formula or structures to predict")
+    if args.n < 1:
+        raise ConfigError("-n must be at least 1")
+    cells = None if args.formula is None else _cells(args)
+    model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    directory = open_directory(args.output)
+    beta, temperature = args.beta, args.temperature
+    settings = {
+        "model": str(args.model),
+        "draws": args.n,
+        "beta": model.config.latent.beta_max if beta is None else beta,
+        "temperature": TEMPERATURE if temperature is None else temperature,
+        "seed": args.seed,
+        "analogues": args.analogues,
+    }
+    if cells is not None:
+        return _predict_formula(args, model, directory, settings, cells)
+    return _predict_known(args, model, directory, settings)
+
+
+def _cells(args: argparse.Namespace) -> list[dict[int, int]]:
+    """Contents of the primitive cells that the options allow."""
+    from crystalvae.cli.sample import parse_formula, parse_range
+    from crystalvae.errors import ConfigError
+
+    if args.formula_units and args.num_atoms:
+        raise ConfigError("give --formula-units or --num-atoms, not both")
+    formula = parse_formula(args.formula, "--formula")
+    low, high = parse_range(args.formula_units or "1", "--formula-units")
+    if args.num_atoms:
+        size = sum(formula.values())
+        least, most = parse_range(args.num_atoms, "--num-atoms")
+        low, high = -(-least // size), most // size
+        if low > high:
+            raise ConfigError(f"no multiple of {args.formula} has so many atoms")
+    return [
+        {z: n * units for z, n in formula.items()} for units in range(low, high + 1)
+    ]
+
+
+def _draw(args: argparse.Namespace, model: Any, cells: list[dict[int, int]]) -> list:
+    from tqdm import tqdm
+
+    from crystalvae.data.load import usable_crystals
+    from crystalvae.data.packed import MANIFEST, PackedDataset
+    from crystalvae.design.analogues import Analogues
+    from crystalvae.design.predict import predict
+
+    analogues = None
+    if args.analogues is not None:
+        packed = (Path(args.analogues) / MANIFEST).exists()
+        load = PackedDataset if packed else usable_crystals
+        analogues = Analogues(load(args.analogues))
+    disable = None if args.progress else True
+    with tqdm(total=len(cells) * args.n, unit="crystal", disable=disable) as bar:
+        return predict(
+            model,
+            cells,
+            args.n,
+            analogues=analogues,
+            beta=args.beta,
+            temperature=args.temperature,
+            seed=args.seed,
+            advance=bar.update,
+        )
+
+
+def _predict_formula(
+    args: argparse.Namespace,
+    model: Any,
+    directory: Path,
+    settings: dict[str, Any],
+    cells: list[dict[int, int]],
+) -> int:
+    from crystalvae.design.output import describe, write_crystals
+    from crystalvae.design.ranking import distinct_ranked
+    from crystalvae.errors import CrystalVAEError
+
+    drawn = [crystal for own in _draw(args, model, cells) for crystal in own]
+    ranked, fallen = distinct_ranked(
+        model, drawn, beta=args.beta, num_workers=args.workers
+    )
+    if not ranked:
+        raise CrystalVAEError(
+            f"none of {len(drawn)} draws passed the checks; raise -n or --temperature"
+        )
+    crystals = [item.crystal for item in ranked]
+    names = [
+        f"{rank:03d}_{crystal.formula.replace('(', '-').replace(')', '-')}"
+        for rank, crystal in enumerate(crystals)
+    ]
+    rows = [
+        {
+            "file": f"{name}.cif",
+            **describe(item.crystal),
+            "log_likelihood": round(item.score, 3),
+            "times_drawn": item.count,
+            "draw": item.draw,
+        }
+        for name, item in zip(names, ranked)
+    ]
+    summary = {
+        "formula": args.formula,
+        "cells": [sum(cell.values()) for cell in cells],
+        **settings,
+        "written": len(ranked),
+        "fallen": fallen,
+        "note": "ranked by the model's log-likelihood; no energy was computed",
+    }
+    write_crystals(directory, crystals, names, rows, summary)
+    fell = ", ".join(f"{n} {reason}" for reason, n in fallen.items() if n)
+    print(
+        f"{len(ranked)} distinct crystals in {directory} from {len(drawn)} draws "
+        f"({fell or 'none'} fell); first {crystals[0]}"
+    )
+    return 0
+
+
+def _predict_known(
+    args: argparse.Namespace, model: Any, directory: Path, settings: dict[str, Any]
+) -> int:
+    import json
+    import time
+
+    from crystalvae.benchmark.prediction import compare
+    from crystalvae.design.output import write_table, write_text
+    from crystalvae.design.ranking import log_likelihoods
+    from crystalvae.errors import DataError
+
+    rows, references = _references(args, model)
+    if not references:
+        raise DataError(f"{args.input} holds no structure that can be predicted")
+    began = time.perf_counter()
+    draws = _draw(args, model, [crystal.composition for crystal in references])
+    seconds = time.perf_counter() - began
+    flat = [crystal for own in draws for crystal in own]
+    scores = log_likelihoods(model, flat, beta=args.beta)
+    usable = [row for row in rows if "error" not in row]
+    found = compare(
+        draws,
+        references,
+        scores=scores,
+        unusable=len(rows) - len(usable),
+        polymorphs=args.polymorphs,
+        num_workers=args.workers,
+    )
+    for row, more in zip(usable, found.rows):
+        row.update(more)
+    if args.cifs:
+        used: set[str] = set()
+        for row, own in zip(usable, draws):
+            name = row["material_id"].replace("/", "_")
+            while name in used:
+                name += "_"
+            used.add(name)
+            for place, crystal in enumerate(own):
+                if crystal is not None:
+                    stem = f"{name}_{place:02d}"
+                    text = crystal.to_cif(name=stem)
+                    write_text(directory / f"{stem}.cif", text)
+    summary = {
+        "input": str(args.input),
+        **settings,
+        "structures": len(rows),
+        "unusable": len(rows) - len(usable),
+        **found.metrics,
+        "matcher": "StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)",
+        "decode_seconds": round(seconds, 2),
+    }
+    write_table(directory / "table.csv", rows)
+    write_text(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+    for name, metrics in found.metrics.items():
+        print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in metrics.items()))
+    return 0
+
+
+def _references(args: argparse.Namespace, model: Any) -> tuple[list[dict], list]:
+    """A row of the table for each structure, and the usable ones as crystals."""
+    import random
+
+    from crystalvae.data.readers import read_structures
+    from crystalvae.errors import InvalidStructureError
+    from crystalvae.symmetry.standardize import standardize
+
+    entries = list(read_structures(args.input))
+    if args.limit is not None and args.limit < len(entries):
+        entries = random.Random(args.seed).sample(entries, args.limit)
+    rows, crystals = [], []
+    limits = model.config.decoder
+    for entry in entries:
+        row = {"material_id": entry.material_id, "source": entry.source}
+        rows.append(row)
+        try:
+            if entry.error is not None:
+                raise InvalidStructureError(entry.error)
+            crystal = standardize(
+                entry.lattice, entry.frac_coords, entry.atomic_numbers
+            )
+        except InvalidStructureError as error:
+            row["error"] = str(error)
+            continue
+        if not limits.fits(1, crystal.composition):
+            row["error"] = "it is larger than the model can emit"
+            continue
+        crystals.append(crystal)
+        row |= {"formula": crystal.formula, "space_group": crystal.number}
+    return rows, crystals

@@ -1,0 +1,218 @@
+"""Known crystals with their elements replaced: where predictions can start.
+
+Most compounds take a structure that a similar compound is known in. Known crystals of
+the same anonymous formula get the elements of a composition; those whose elements are
+similar vote for their Wyckoff template, and the templates with most votes come first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystalvae.errors import InvalidStructureError
+from crystalvae.screening.base import element_table
+from crystalvae.symmetry.standardize import standardize
+from crystalvae.symmetry.tables import symmetry_tables
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.data.packed import PackedDataset
+
+UNITS = {"electronegativity": 0.6, "radius": 0.35, "group": 6.0, "period": 2.0}
+"""What counts as a difference of 1 between two elements: Pauling units, Å, and places
+of the periodic table; being an f element or not counts as 2."""
+MOST_ASSIGNMENTS = 5040
+"""Ways to hand out elements that are looked at; formulas with more have no analogue."""
+WIDTH = 0.3
+"""A known crystal at distance d has exp(-d / WIDTH) votes."""
+NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
+
+
+def periodic_place(z: int) -> tuple[int, int, bool]:
+    """Group (3 for f elements), period, and whether the element is of the f block."""
+    period = next(p for p in range(1, 8) if z <= NOBLE[p])
+    place, length = z - NOBLE[period - 1], NOBLE[period] - NOBLE[period - 1]
+    lanthanoid = length == 32 and 3 <= place <= 16
+    if lanthanoid:
+        return 3, period, True
+    first = 1 if period == 1 else 2
+    group = place if place <= first else place + 18 - length
+    if length == 32:
+        group = place if place <= 2 else place - 14
+    if length == 18:
+        group = place
+    return group, period, False
+
+
+@cache
+def element_distances() -> np.ndarray:
+    """Dissimilarity of two elements, Euclidean in :data:`UNITS`, ``(119, 119)``."""
+    features = np.zeros((119, 5))
+    for z, row in element_table().items():
+        group, period, lanthanoid = periodic_place(z)
+        features[z] = (
+            (row["electronegativity"] or 1.5) / UNITS["electronegativity"],
+            row["radius"] / UNITS["radius"],
+            group / UNITS["group"],
+            period / UNITS["period"],
+            2.0 * lanthanoid,
+        )
+    return np.linalg.norm(features[:, None] - features, axis=-1)
+
+
+@dataclass
+class Analogue:
+    """A known crystal that was given other elements."""
+
+    crystal: AsymmetricUnit
+    """With the new elements, its cell scaled by their radii, in canonical form."""
+    row: int
+    """The known crystal's."""
+    distance: float
+    """Sum of :func:`element_distances` over its elements; 0 for the crystal itself."""
+    votes: float
+    """Of all known crystals that have its template."""
+
+
+@dataclass
+class _Choice:
+    row: int
+    renamed: dict[int, int]
+    distance: float
+    votes: float = 0.0
+
+
+class Analogues:
+    """Known crystals by anonymous formula of the primitive cell.
+
+    Args:
+        known: a packed data set, or any sequence of asymmetric units.
+    """
+
+    def __init__(self, known: PackedDataset | Sequence[AsymmetricUnit]):
+        self.known = known
+        rows: dict[tuple[int, ...], list] = defaultdict(list)
+        for row, composition in enumerate(_compositions(known)):
+            counts, elements = _ordered(composition)
+            rows[counts].append((row, elements))
+        self.rows = {
+            counts: (np.array([r for r, _ in found]), np.array([e for _, e in found]))
+            for counts, found in rows.items()
+        }
+        self.sites: dict[int, tuple[int, np.ndarray, list[int]]] = {}
+
+    def propose(
+        self, composition: dict[int, int], num: int, scan: int = 3000
+    ) -> list[Analogue]:
+        """Analogues that differ in group, positions or elements on them.
+
+        Args:
+            composition: atomic number → count in the primitive cell.
+            num: how many at most.
+            scan: nearest known crystals, with their elements handed out in any way,
+                that are looked at.
+
+        Returns:
+            Those with most votes first, each from the nearest crystal that voted.
+        """
+        counts, elements = _ordered(composition)
+        if counts not in self.rows or _num_assignments(counts) > MOST_ASSIGNMENTS:
+            return []
+        rows, known = self.rows[counts]
+        wanted = np.array([np.array(elements)[list(p)] for p in _assignments(counts)])
+        table = element_distances()
+        costs = np.stack([table[known, own].sum(1) for own in wanted]).ravel()
+        choices: dict[tuple, _Choice] = {}
+        for place in np.argsort(costs, kind="stable")[:scan].tolist():
+            distance = float(costs[place])
+            if len(choices) >= num and distance > costs.min() + 6 * WIDTH:
+                break
+            turn, at = divmod(place, len(rows))
+            row = int(rows[at])
+            renamed = dict(zip(known[at].tolist(), wanted[turn].tolist()))
+            choice = choices.setdefault(
+                self._template(row, renamed), _Choice(row, renamed, distance)
+            )
+            choice.votes += math.exp(-distance / WIDTH)
+        found = []
+        for choice in sorted(choices.values(), key=lambda c: (-c.votes, c.distance)):
+            try:
+                crystal = _renamed(self.known[choice.row], choice.renamed)
+            except InvalidStructureError:
+                continue
+            found.append(Analogue(crystal, choice.row, choice.distance, choice.votes))
+            if len(found) == num:
+                break
+        return found
+
+    def _template(self, row: int, renamed: dict[int, int]) -> tuple:
+        """Group, letters and new elements, the same for equivalent descriptions."""
+        if row not in self.sites:
+            crystal = self.known[row]
+            maps = symmetry_tables().normalizer(crystal.number)[2]
+            letters = np.unique(maps[:, crystal.wyckoffs], axis=0).astype(np.int64)
+            self.sites[row] = crystal.number, letters, crystal.atomic_numbers.tolist()
+        number, letters, species = self.sites[row]
+        kinds = np.sort(letters * 128 + [renamed[z] for z in species], axis=1)
+        return number, min(map(tuple, kinds.tolist()))
+
+
+def _compositions(
+    known: PackedDataset | Sequence[AsymmetricUnit],
+) -> Iterator[dict[int, int]]:
+    offset = getattr(known, "comp_offset", None)
+    if offset is None:
+        for crystal in known:
+            yield crystal.composition
+        return
+    elements, counts = known.comp_element.tolist(), known.comp_count.tolist()
+    for start, end in itertools.pairwise(offset.tolist()):
+        yield dict(zip(elements[start:end], counts[start:end]))
+
+
+def _ordered(composition: dict[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Counts, ascending, and their elements."""
+    pairs = sorted((n, z) for z, n in composition.items())
+    return tuple(n for n, _ in pairs), tuple(z for _, z in pairs)
+
+
+def _num_assignments(counts: tuple[int, ...]) -> int:
+    sizes = (len(list(same)) for _, same in itertools.groupby(counts))
+    return math.prod(map(math.factorial, sizes))
+
+
+def _assignments(counts: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Orders of the elements that leave the counts as they are."""
+    places = itertools.groupby(range(len(counts)), key=lambda place: counts[place])
+    blocks = [list(itertools.permutations(same)) for _, same in places]
+    for choice in itertools.product(*blocks):
+        yield tuple(itertools.chain(*choice))
+
+
+def _renamed(crystal: AsymmetricUnit, renamed: dict[int, int]) -> AsymmetricUnit:
+    """Other elements on the same sites, in a cell of their size.
+
+    Raises:
+        InvalidStructureError: no symmetry is found.
+    """
+    table = element_table()
+
+    def size(species: np.ndarray) -> float:
+        radii = np.array([table[z]["radius"] for z in species.tolist()])
+        return float((crystal.multiplicities * radii**3).sum())
+
+    species = np.array([renamed[z] for z in crystal.atomic_numbers.tolist()])
+    scale = (size(species) / size(crystal.atomic_numbers)) ** (1 / 3)
+    new = dataclasses.replace(
+        crystal, lattice=crystal.lattice * scale, atomic_numbers=species
+    )
+    return standardize(*new.expand()[:3])

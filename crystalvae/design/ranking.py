@@ -1,0 +1,157 @@
+"""Which of several crystals of one composition is the likeliest?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from crystalvae.batch import CrystalStore
+from crystalvae.errors import InvalidStructureError
+from crystalvae.geometry.lattice import FREE_COORDS
+from crystalvae.graph import orbit_graph
+from crystalvae.screening.base import Candidate
+from crystalvae.screening.checks import run_checks
+from crystalvae.screening.uniqueness import duplicate_of
+from crystalvae.symmetry.tables import symmetry_tables
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.model import CrystalVAE
+
+RESOLUTION = 0.05
+"""Width, in fractional and log-Cholesky coordinates, over which a density counts as the
+probability of one crystal; it makes different numbers of free coordinates comparable.
+"""
+CHECKS = ("volume", "shape", "density", "distance", "radii")
+"""What a prediction for a formula must pass; its chemistry is the user's choice."""
+
+
+@torch.no_grad()
+def log_likelihoods(
+    model: CrystalVAE,
+    crystals: Sequence[AsymmetricUnit | None],
+    *,
+    beta: float | None = None,
+    batch_size: int = 512,
+) -> list[float]:
+    """How probable the model finds crystals, to rank those of one composition.
+
+    The evidence lower bound at the posterior's mean, in which every free coordinate's
+    density is multiplied by :data:`RESOLUTION`.
+
+    Args:
+        model: the model.
+        crystals: crystals; None and what has no orbit graph get -inf.
+        beta: the knob; None is the largest of the trained range.
+        batch_size: crystals at a time.
+
+    Returns:
+        Nats, one a crystal.
+    """
+    beta = model.config.latent.beta_max if beta is None else beta
+    scores = [-math.inf] * len(crystals)
+    rows, store = encodable(crystals)
+    for index in torch.arange(len(rows)).split(batch_size):
+        batch = store.batch(index).to(model.device)
+        cost = model(batch, model.beta_tensor(beta, len(index)), mean=True)
+        total = -cost.kl - cost.distortion
+        for place, value in zip(index.tolist(), total.tolist()):
+            row = rows[place]
+            if math.isfinite(value):
+                free = num_free(crystals[row])
+                scores[row] = value + free * math.log(RESOLUTION)
+    return scores
+
+
+def encodable(
+    crystals: Sequence[AsymmetricUnit | None],
+) -> tuple[list[int], CrystalStore | None]:
+    """The crystals that have an orbit graph: their places and themselves, stored.
+
+    Args:
+        crystals: crystals, None for what is missing.
+    """
+    rows, graphs = [], []
+    for row, crystal in enumerate(crystals):
+        try:
+            if crystal is not None:
+                graphs.append(orbit_graph(crystal))
+                rows.append(row)
+        except InvalidStructureError:
+            continue
+    known = [crystals[row] for row in rows]
+    return rows, CrystalStore.from_crystals(known, graphs) if rows else None
+
+
+def num_free(crystal: AsymmetricUnit) -> int:
+    """Free numbers of a crystal: of its cell and of its sites."""
+    tables = symmetry_tables()
+    cell = FREE_COORDS[int(tables.system[crystal.number])]
+    sites = tables.free[crystal.number, crystal.wyckoffs]
+    return int(sum(cell)) + int(sites.sum())
+
+
+@dataclass
+class Prediction:
+    """A distinct crystal among the draws for a formula."""
+
+    crystal: AsymmetricUnit
+    """The likeliest of those that match."""
+    score: float
+    """Its :func:`log_likelihoods`."""
+    draw: int
+    """Its number among the draws."""
+    count: int
+    """Draws that match it."""
+
+
+def distinct_ranked(
+    model: CrystalVAE,
+    crystals: Sequence[AsymmetricUnit | None],
+    *,
+    beta: float | None = None,
+    num_workers: int | None = None,
+) -> tuple[list[Prediction], dict[str, int]]:
+    """Drop what fails the checks, merge what matches, and rank by log-likelihood.
+
+    Args:
+        model: the model.
+        crystals: draws, None for what was not completed.
+        beta: the knob of :func:`log_likelihoods`.
+        num_workers: processes of the matching; None is one a core.
+
+    Returns:
+        The distinct crystals, likeliest first, and how many draws fell: ``incomplete``,
+        the name of a check, or ``duplicate``.
+    """
+    fallen: Counter[str] = Counter()
+    kept = []
+    for draw, crystal in enumerate(crystals):
+        if crystal is None:
+            fallen["incomplete"] += 1
+            continue
+        lattice, coords, species, _ = crystal.expand_primitive()
+        candidate = Candidate(lattice, coords, species, crystal.number)
+        results = run_checks(candidate, CHECKS, stop_at_failure=True)
+        failed = next((n for n, r in results.items() if r.passed is False), None)
+        if failed is None:
+            kept.append(draw)
+        else:
+            fallen[failed] += 1
+    scores = log_likelihoods(model, [crystals[draw] for draw in kept], beta=beta)
+    order = sorted(range(len(kept)), key=lambda place: (-scores[place], place))
+    ranked = [crystals[kept[place]] for place in order]
+    labels = duplicate_of(ranked, num_workers=num_workers)
+    count = Counter(labels)
+    fallen["duplicate"] = len(labels) - len(count)
+    found = [
+        Prediction(crystal, scores[order[rank]], kept[order[rank]], count[rank])
+        for rank, crystal in enumerate(ranked)
+        if labels[rank] == rank
+    ]
+    return found, dict(fallen)

@@ -1,0 +1,86 @@
+import csv
+import json
+
+import pytest
+
+from crystalvae.cli import main
+from crystalvae.data.prototypes import prototype_crystals
+
+
+@pytest.fixture
+def model_dir(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def table(path):
+    with (path / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_formula_is_predicted_and_ranked(model_dir, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["predict", model_dir, "--formula", "NaCl", "-n", "12", "-o", str(out)]
+    arguments += ["--num-atoms", "2-5", "--workers", "1", "--no-progress"]
+    code = main(arguments)
+    if code:
+        assert "passed the checks" in capsys.readouterr().err
+        return
+    rows = table(out)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["cells"] == [2, 4]
+    assert summary["written"] == len(rows) == len(list(out.glob("*.cif")))
+    drawn = sum(int(row["times_drawn"]) for row in rows)
+    fallen = {k: n for k, n in summary["fallen"].items() if k != "duplicate"}
+    assert drawn + sum(fallen.values()) == 24
+    scores = [float(row["log_likelihood"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    assert {row["formula"] for row in rows} == {"NaCl"}
+
+
+def test_known_structures_are_all_counted(model_dir, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, crystal in list(prototype_crystals())[:900:300]:
+        (folder / f"{name}.cif").write_text(crystal.to_cif())
+    (folder / "broken.cif").write_text("nothing")
+    out = tmp_path / "out"
+    arguments = ["predict", model_dir, str(folder), "-n", "2", "-o", str(out)]
+    assert main([*arguments, "--workers", "1", "--no-progress"]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["structures"], summary["unusable"]) == (4, 1)
+    first, best = summary["first"], summary["best_of_2"]
+    assert first["match_rate"] <= best["match_rate"] <= 3 / 4
+    assert first["match_rate"] <= first["metre"] <= best["metre"]
+    assert best["crmse"] <= first["crmse"] <= 0.5
+    assert {row["material_id"] for row in table(out) if row["error"]} == {"broken"}
+    assert len(list(out.glob("*_0[01].cif"))) == len(list(out.glob("*.cif")))
+    assert "best_of_2: match_rate" in capsys.readouterr().out
+    again = tmp_path / "again"
+    arguments = ["predict", model_dir, str(folder), "-n", "1", "-o", str(again)]
+    arguments += ["--analogues", str(folder), "--workers", "1", "--no-progress"]
+    assert main([*arguments, "--no-cifs", "--no-polymorphs"]) == 0
+    known = json.loads((again / "summary.json").read_text())["first"]
+    assert known["match_rate"] == 3 / 4
+    assert known["rmse"] == pytest.approx(0, abs=1e-4)
+    assert "metre" not in known
+    assert not list(again.glob("*.cif"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "either --formula or"),
+        (["--formula", "NaCl", "-n", "0"], "-n must be"),
+        (["--formula", "Na0.5Cl"], "not integral"),
+        (["--formula", "NaCl", "--num-atoms", "3"], "no multiple"),
+        (
+            ["--formula", "NaCl", "--num-atoms", "2", "--formula-units", "1"],
+            "not both",
+        ),
+    ],
+)
+def test_user_errors_are_explained(options, message, model_dir, tmp_path, capsys):
+    arguments = ["predict", model_dir, "-o", str(tmp_path / "a"), *options]
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.design.analogues import Analogues
+from crystalvae.design.predict import decode_compositions, predict
+from crystalvae.design.ranking import distinct_ranked, log_likelihoods, num_free
+from crystalvae.errors import ConfigError
+from crystalvae.generation import Constraints, SamplingOptions, generate
+from tests.conftest import REFERENCE
+
+CELLS = [{8: 3, 22: 1, 38: 1}, {11: 1, 17: 1}, {6: 4}]
+
+
+def same(first, second):
+    return (
+        first.number == second.number
+        and first.wyckoffs.tolist() == second.wyckoffs.tolist()
+        and first.atomic_numbers.tolist() == second.atomic_numbers.tolist()
+        and np.allclose(first.frac_coords, second.frac_coords, atol=1e-5)
+        and np.allclose(first.lattice, second.lattice, rtol=1e-5)
+    )
+
+
+def test_each_crystal_has_its_own_composition(tiny_model):
+    found = predict(tiny_model, CELLS, 3)
+    assert [len(own) for own in found] == [3, 3, 3]
+    for cell, own in zip(CELLS, found):
+        assert all(c.composition == cell for c in own if c is not None)
+    assert sum(c is not None for own in found for c in own) >= 6
+
+
+def test_one_composition_is_decoded_as_the_constraint_does(tiny_model):
+    z = torch.randn(6, tiny_model.config.latent.dim)
+    options = SamplingOptions(restarts=0)
+    cell = CELLS[0]
+    limits = Constraints(composition=cell)
+    one = generate(tiny_model, z, beta=1.0, options=options, constraints=limits)
+    other = decode_compositions(tiny_model, z, [cell] * 6, beta=1.0, options=options)
+    pairs = [(a, b) for a, b in zip(one.crystals(), other) if a is not None]
+    assert pairs
+    for first, second in pairs:  # sites that collide are drawn again, at random
+        assert first.number == second.number
+        np.testing.assert_allclose(first.lattice, second.lattice, rtol=1e-4)
+
+
+def test_a_composition_does_not_depend_on_its_company(tiny_model):
+    z = torch.zeros(3, tiny_model.config.latent.dim)
+    options = SamplingOptions(restarts=0)
+    together = decode_compositions(tiny_model, z, CELLS, options=options)
+    for cell, crystal in zip(CELLS, together):
+        alone = decode_compositions(tiny_model, z[:1], [cell], options=options)[0]
+        assert (alone is None) == (crystal is None)
+        if crystal is not None:  # sites that collide are drawn again, at random
+            assert alone.number == crystal.number
+            np.testing.assert_allclose(alone.lattice, crystal.lattice, rtol=1e-4)
+
+
+def test_the_seed_decides(tiny_model):
+    first, second = (predict(tiny_model, CELLS, 2, seed=5) for _ in range(2))
+    for own, again in zip(first, second):
+        assert all(a is None or same(a, b) for a, b in zip(own, again))
+
+
+def test_analogues_come_first_and_change_nothing_where_there_are_none(tiny_model):
+    salt = AsymmetricUnit.from_structure(REFERENCE["nacl"][0])
+    known = Analogues([salt])
+    cells = [CELLS[1], CELLS[0]]
+    found = predict(tiny_model, cells, 3, analogues=known)
+    assert [len(own) for own in found] == [3, 3]
+    assert same(found[0][0], salt)
+    for cell, own in zip(cells, found):
+        assert all(c.composition == cell for c in own if c is not None)
+    without = predict(tiny_model, CELLS[:1], 2)
+    neither = predict(tiny_model, CELLS[:1], 2, analogues=known)
+    for one, other in zip(without[0], neither[0]):
+        assert one is None or same(one, other)
+
+
+def test_too_large_a_composition_is_refused(tiny_model):
+    with pytest.raises(ConfigError, match="too large"):
+        predict(tiny_model, [{6: 1000}], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "free"),
+    [("nacl", 1), ("rutile", 3), ("wurtzite", 4), ("polar", 9), ("triclinic", 18)],
+)
+def test_free_numbers_by_hand(name, free):
+    assert num_free(AsymmetricUnit.from_structure(REFERENCE[name][0])) == free
+
+
+def test_likelihoods_follow_their_crystals(tiny_model, crystals):
+    scores = log_likelihoods(tiny_model, [*crystals, None])
+    assert scores[-1] == -np.inf
+    assert np.isfinite(scores[:-1]).all()
+    again = log_likelihoods(tiny_model, crystals[::-1], batch_size=2)
+    np.testing.assert_allclose(scores[-2::-1], again, rtol=1e-4)
+
+
+def test_equal_crystals_are_one_prediction(tiny_model, crystals):
+    by_formula = {crystal.formula: crystal for crystal in crystals}
+    salt, other = by_formula["NaCl"], by_formula["CsCl"]
+    drawn = [salt, None, other, salt]
+    ranked, fallen = distinct_ranked(tiny_model, drawn, num_workers=1)
+    assert sorted((p.crystal.formula, p.count) for p in ranked) == [
+        ("CsCl", 1),
+        ("NaCl", 2),
+    ]
+    assert ranked[0].score >= ranked[1].score
+    assert all(drawn[p.draw] is p.crystal for p in ranked)
+    assert {k: n for k, n in fallen.items() if n} == {"incomplete": 1, "duplicate": 1}
