@@ -65,9 +65,10 @@ def run(args: argparse.Namespace) -> int:
             prior=args.prior,
         )
         crystals = list(islice(stream, args.n))
-        settings |= sampling_defaults(model)
-        chosen = ("beta", "temperature", "prior")
-        settings |= {k: getattr(args, k) for k in chosen if getattr(args, k)}
+        settings |= sampling_defaults(
+            model, beta=args.beta, temperature=args.temperature
+        )
+        settings |= {"prior": args.prior} if args.prior else {}
     else:
         crystals = load_crystals(args.input, args.n, args.seed)
     reference, train = (
