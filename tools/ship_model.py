@@ -35,8 +35,11 @@ def main() -> None:
     parser.add_argument("--train", action="append", default=[])
     parser.add_argument("--validation")
     parser.add_argument("--licence", default="MIT; data CC-BY-4.0")
-    parser.add_argument("--beta", type=float, help="recommended for sampling")
-    parser.add_argument("--temperature", type=float, help="recommended for sampling")
+    parser.add_argument(
+        "--sampling",
+        type=json.loads,
+        help='recommended: {"beta": 1, "temperature": 0.9, "part_temperature": {...}}',
+    )
     parser.add_argument(
         "--flow", type=Path, help="fit a flow prior to this prepared training set"
     )
@@ -67,13 +70,8 @@ def main() -> None:
     if args.validation:
         card["validation_set"] = args.validation
     card["licence"] = args.licence
-    sampling = card.get("sampling", {})
-    if args.beta is not None:
-        sampling["beta"] = args.beta
-    if args.temperature is not None:
-        sampling["temperature"] = args.temperature
-    if sampling:
-        card["sampling"] = sampling
+    if args.sampling is not None:
+        card["sampling"] = args.sampling
     metrics = card.setdefault("metrics", {})
     for path in args.reconstruction:
         found = json.loads(path.read_text())
