@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crystalvae.cli.options import add_draw_options, add_machine_options, draw_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -22,17 +24,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-n", type=int, default=1000, help="draws, or structures used (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="any integer (%(default)s)")
-    parser.add_argument("--beta", type=float, help="the knob (the model's own choice)")
-    parser.add_argument("--temperature", type=float, help="(the model's own choice)")
-    parser.add_argument("--prior", choices=("gaussian", "flow"), help="of the latent")
+    add_draw_options(parser)
     parser.add_argument(
         "--coverage",
         choices=("mp_20", "perov_5", "carbon_24"),
         help="also COV-R and COV-P with this benchmark's cut-offs (slow)",
     )
-    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
-    parser.add_argument("--workers", type=int, help="processes (one a core)")
+    add_machine_options(parser, "device", "workers")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,14 +58,11 @@ def run(args: argparse.Namespace) -> int:
         stream = draws(
             model,
             seed=args.seed,
-            beta=args.beta,
-            temperature=args.temperature,
+            **draw_options(args),
             prior=args.prior,
         )
         crystals = list(islice(stream, args.n))
-        settings |= sampling_defaults(
-            model, beta=args.beta, temperature=args.temperature
-        )
+        settings |= sampling_defaults(model, **draw_options(args))
         settings |= {"prior": args.prior} if args.prior else {}
     else:
         crystals = load_crystals(args.input, args.n, args.seed)

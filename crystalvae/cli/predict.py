@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from crystalvae.cli.options import add_machine_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -61,14 +63,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default=True,
         help="write the predictions",
     )
-    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
-    parser.add_argument("--workers", type=int, help="processes (one a core)")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a bar on stderr",
-    )
+    add_machine_options(parser, "device", "workers", "progress")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crystalvae.cli.options import add_machine_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -17,17 +19,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "database (file or postgresql:// URL) or pymatgen JSON",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="data set")
-    parser.add_argument("--workers", type=int, help="processes (one a core)")
     parser.add_argument(
         "--symprec", type=float, default=0.1, help="symmetry tolerance, Å (%(default)s)"
     )
     parser.add_argument("--max-atoms", type=int, help="refuse larger primitive cells")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a bar on stderr",
-    )
+    add_machine_options(parser, "workers", "progress")
 
 
 def run(args: argparse.Namespace) -> int:

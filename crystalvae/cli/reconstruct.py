@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crystalvae.cli.options import add_machine_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -28,14 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--greedy", action="store_true", help="decode in one pass, with no search"
     )
-    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
-    parser.add_argument("--workers", type=int, help="processes (one a core)")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a bar on stderr",
-    )
+    add_machine_options(parser, "device", "workers", "progress")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crystalvae.cli.options import add_draw_options, add_machine_options, draw_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -16,21 +18,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "-n", type=int, default=100, help="crystals to write (%(default)s)"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
-    parser.add_argument("--seed", type=int, default=0, help="any integer (%(default)s)")
+    add_draw_options(parser)
     parser.add_argument(
         "--raw",
         action="store_true",
         help="write every one of the first N draws that is complete, checked or not",
     )
-    parser.add_argument("--beta", type=float, help="the knob (the model's own choice)")
-    parser.add_argument(
-        "--temperature", type=float, help="of every choice (the model's own choice)"
-    )
     parser.add_argument(
         "--top-p", type=float, default=1.0, help="nucleus, 0 to 1 (%(default)s)"
-    )
-    parser.add_argument(
-        "--prior", choices=("gaussian", "flow"), help="of the latent (the model's own)"
     )
     parser.add_argument(
         "--num-atoms",
@@ -46,13 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--space-group", metavar="N,M-K,...", help="space-group numbers that may occur"
     )
-    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a bar on stderr",
-    )
+    add_machine_options(parser, "device", "progress")
 
 
 def parse_range(text: str, what: str) -> tuple[int, int]:
@@ -169,8 +158,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         raw=args.raw,
         progress=args.progress,
-        beta=args.beta,
-        temperature=args.temperature,
+        **draw_options(args),
         top_p=args.top_p,
         prior=args.prior,
         constraints=constraints,
@@ -196,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
         "model": str(args.model),
         "seed": args.seed,
         "raw": args.raw,
-        **sampling_defaults(model, beta=args.beta, temperature=args.temperature),
+        **sampling_defaults(model, **draw_options(args)),
         "written": len(kept),
         "draws": report.draws,
         "fallen": dict(report.fallen.most_common()),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crystalvae.cli.options import add_machine_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -52,14 +54,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="most steps in which known crystals near the hull are relaxed, 0 for none "
         "(%(default)s)",
     )
-    parser.add_argument("--workers", type=int, help="processes (one a core)")
     parser.add_argument("--scheduler", help="Dask scheduler, tcp://host:port")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a bar on stderr",
-    )
+    add_machine_options(parser, "workers", "progress")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crystalvae.cli.options import add_machine_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -24,13 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--draws", type=int, default=200, help="crystals drawn at each (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="any integer (%(default)s)")
-    parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a bar on stderr",
-    )
+    add_machine_options(parser, "device", "progress")
 
 
 def run(args: argparse.Namespace) -> int:

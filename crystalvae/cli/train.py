@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crystalvae.cli.options import add_machine_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -29,12 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         choices=("auto", "cpu", "cuda", "mps"),
         help="where to train (%(default)s)",
     )
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a bar on stderr",
-    )
+    add_machine_options(parser, "progress")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crystalvae.cli.options import add_machine_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
     parser = subparsers.add_parser("validate", help="check structures for plausibility")
     parser.add_argument("input", help="structures, as for prepare")
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
-    parser.add_argument("--workers", type=int, help="processes (one a core)")
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a bar on stderr",
-    )
+    add_machine_options(parser, "workers", "progress")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -172,6 +172,10 @@ def torture(folder):
     flat = Structure(Lattice.orthorhombic(0.2, 10, 10), ["Cu"], [[0, 0, 0]])
     flat.to(filename=str(folder / "flat.cif"))
     (folder / "unknown.cif").write_text(text.replace("Na", "Xx"))
+    length = next(line for line in text.splitlines() if "_cell_length_a" in line)
+    negative = length.replace(length.split()[1], "-" + length.split()[1])
+    (folder / "negative.cif").write_text(text.replace(length, negative))
+    (folder / "bare.cif").write_text(text[: text.index("loop_\n _atom_site")])
     (folder / "directory.cif").mkdir()
     return {
         "truncated": "no readable CIF",
@@ -182,6 +186,8 @@ def torture(folder):
         "overlap": "overlap",
         "flat": "degenerate",
         "unknown": "element",
+        "negative": "not positive",
+        "bare": "no atom sites",
         "directory": "directory",
     }
 

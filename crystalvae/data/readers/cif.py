@@ -11,6 +11,8 @@ import numpy as np
 
 from crystalvae.data.readers.base import _DISORDERED, Entry, checked
 
+NO_SITES = "it lists no atom sites"
+
 
 def parse_cif(
     text: str,
@@ -26,7 +28,10 @@ def parse_cif(
     except Exception as error:
         return _parse_slowly(text, material_id, source, properties, str(error))
     if not len(small.sites):
-        return _parse_slowly(text, material_id, source, properties, "no atom sites")
+        return _parse_slowly(text, material_id, source, properties, NO_SITES)
+    if min(small.cell.parameters) <= 0:
+        error = "its cell has a length or an angle that is not positive"
+        return Entry(material_id, source, error=error)
     if any(site.occ < 0.999 or site.disorder_group for site in small.sites):
         return Entry(material_id, source, error=_DISORDERED)
     if small.spacegroup is not None and small.spacegroup.number == 1:
@@ -57,7 +62,8 @@ def _parse_slowly(
             warnings.simplefilter("ignore")
             structures = CifParser.from_str(text).parse_structures(primitive=False)
     except Exception as error:
-        first = str(error or reason).strip().splitlines()
+        cause = reason if reason == NO_SITES else str(error or reason)
+        first = cause.strip().splitlines()
         detail = first[0][:160] if first else type(error).__name__
         return Entry(
             material_id,

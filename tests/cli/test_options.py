@@ -1,0 +1,39 @@
+import argparse
+
+import pytest
+
+from crystalvae.cli import build_parser
+from crystalvae.cli.options import part_temperatures
+from crystalvae.design.sample import sampling_defaults
+from crystalvae.errors import ConfigError
+from crystalvae.generation import SamplingOptions
+
+
+def test_temperatures_of_parts():
+    assert part_temperatures("count=0.3, element=1") == {"count": 0.3, "element": 1.0}
+    with pytest.raises(argparse.ArgumentTypeError, match="PART=TEMPERATURE"):
+        part_temperatures("count")
+    with pytest.raises(ConfigError, match="'colour'"):
+        SamplingOptions(part_temperature={"colour": 1.0})
+
+
+def test_what_is_asked_for_wins_over_the_card(tiny_model):
+    card = {"beta": 0.7, "temperature": 0.9, "part_temperature": {"count": 0.3}}
+    tiny_model.card["sampling"] = card
+    try:
+        assert sampling_defaults(tiny_model) == card
+        asked = sampling_defaults(tiny_model, temperature=1.0)
+        assert asked == {"beta": 0.7, "temperature": 1.0, "part_temperature": {}}
+        parts = sampling_defaults(tiny_model, part_temperature={"lattice": 0.5})
+        assert parts == {**card, "part_temperature": {"lattice": 0.5}}
+    finally:
+        del tiny_model.card["sampling"]
+
+
+@pytest.mark.parametrize("verb", ["sample", "benchmark"])
+def test_both_verbs_draw_alike(verb):
+    args = build_parser().parse_args(
+        [verb, "m", "-o", "d", "--part-temperature", "count=0.5", "--beta", "0.1"]
+    )
+    assert args.part_temperature == {"count": 0.5}
+    assert (args.beta, args.temperature, args.prior, args.seed) == (0.1, None, None, 0)
