@@ -156,6 +156,8 @@ def predict(
     batches = itertools.count()
 
     def draw(rows: list[int], options: SamplingOptions, z: Tensor | None) -> None:
+        if not rows:
+            return
         for part in torch.arange(len(rows)).split(batch_size):
             number = seed * 1_000_003 + next(batches)
             generator = torch.Generator().manual_seed(number)
