@@ -32,13 +32,13 @@ def median_rate(count: int, work) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("-n", type=int, default=1024)
+    parser.add_argument("-n", type=int, default=2048)
     parser.add_argument("--data", type=Path, help="input of `prepare` to time")
     args = parser.parse_args()
     model = CrystalVAE.from_pretrained(args.model)
 
     def decode(run: int) -> list:
-        return list(islice(draws(model, seed=run, batch_size=512), args.n))
+        return list(islice(draws(model, seed=run, batch_size=1024), args.n))
 
     def to_files(run: int) -> None:
         crystals = [c for c in decode(run) if c is not None]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.model import CrystalVAE
 
-BATCH = 512
+BATCH = 1024
 MAX_DRAWS_PER_CRYSTAL = 50
 
 

@@ -26,13 +26,13 @@ class SamplingOptions:
     ``wyckoff``, ``species``, ``coords``) where it differs."""
     top_p: float = 1.0
     """Nucleus of the categorical choices."""
-    attempts: int = 10
+    attempts: int = 6
     """Redraws of a site that collides, before it is given up."""
     restarts: int = 3
     """Rounds in which crystals with a given-up site are decoded anew from their z. The
     first round keeps composition and group, the second the composition: drawing these
     anew at once would favour small crystals, which collide least."""
-    restart_copies: int = 4
+    restart_copies: int = 3
     """Drafts of each such crystal in a round; the first without a collision is kept."""
     min_distance: float = 0.7
     """Shortest distance allowed while placing, Å."""
