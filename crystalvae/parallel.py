@@ -46,6 +46,22 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
+@contextmanager
+def process_map(num_workers: int | None, pays: bool) -> Iterator[Callable]:
+    """A ``map`` over processes, or over none where starting them would not pay.
+
+    Args:
+        num_workers: processes; None is one a core, 1 is this process.
+        pays: whether there is enough to do.
+    """
+    num_workers = num_workers or len(os.sched_getaffinity(0))
+    if num_workers == 1 or not pays:
+        yield map
+        return
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
+
+
 def run_chunks(
     work: Work,
     chunks: Iterator[Chunk],
@@ -101,6 +117,14 @@ def _run_in_processes(
     waiting: dict[Future, Chunk] = {}
     executor = _pool(num_workers)
 
+    def submit(chunk: Chunk) -> None:
+        try:
+            future = executor.submit(work, chunk[1])
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
+        waiting[future] = chunk
+
     def finish_one() -> None:
         nonlocal executor
         done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -113,13 +137,13 @@ def _run_in_processes(
             results = _one_by_one(work, jobs, give_up)
             again = [waiting.pop(other) for other in list(waiting)]
             executor = _pool(num_workers)
-            for other in again:
-                waiting[executor.submit(work, other[1])] = other
+            for chunk in again:
+                submit(chunk)
         settle(number, jobs, results)
 
     try:
-        for number, jobs in chunks:
-            waiting[executor.submit(work, jobs)] = (number, jobs)
+        for chunk in chunks:
+            submit(chunk)
             while len(waiting) > 2 * num_workers:
                 finish_one()
         while waiting:

@@ -1,9 +1,11 @@
 import contextlib
 import os
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
+from crystalvae import parallel
 from crystalvae.errors import ClusterError
 from crystalvae.parallel import TooLong, run_chunks, time_limit
 
@@ -39,6 +41,21 @@ EXPECTED = {job: -13 if job == 13 else job * job for job in range(40)}
 
 
 def test_a_dying_worker_loses_only_the_job_that_kills_it():
+    assert collect(num_workers=2) == EXPECTED
+
+
+def test_a_worker_that_died_before_the_next_chunk_is_sent(monkeypatch):
+    good_pool = parallel._pool
+
+    class BrokenPool:
+        def submit(self, *_):
+            raise BrokenProcessPool
+
+        def shutdown(self, **_):
+            pass
+
+    pools = iter([BrokenPool()])
+    monkeypatch.setattr(parallel, "_pool", lambda n: next(pools, None) or good_pool(n))
     assert collect(num_workers=2) == EXPECTED
 
 
