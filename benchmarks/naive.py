@@ -106,18 +106,21 @@ def train(model, rows, epochs: int, beta: float) -> None:
             print(f"step {step}: loss {loss:.3f}, rate {kl / len(index):.1f} nats")
 
 
+def to_atoms(species, coords, lattices, cartesian: bool) -> list[Atoms]:
+    """Crystals of the rows of :func:`to_rows`, whatever they look like."""
+    kind = "positions" if cartesian else "scaled_positions"
+    return [
+        Atoms(z[z > 0], **{kind: place[z > 0]}, cell=cell, pbc=True)
+        for z, place, cell in zip(
+            species.numpy(), coords.numpy(), lattices.view(-1, 3, 3).numpy()
+        )
+    ]
+
+
 @torch.no_grad()
 def emit(model, z: Tensor, cartesian: bool) -> list[Atoms]:
-    """Crystals of latent vectors, whatever they look like."""
-    logits, coords, cell = model.decode(z)
-    found = []
-    for numbers, place, lattice in zip(
-        logits.argmax(-1).numpy(), coords.numpy(), cell.view(-1, 3, 3).numpy()
-    ):
-        real = numbers > 0
-        where = {"positions" if cartesian else "scaled_positions": place[real]}
-        found.append(Atoms(numbers[real], **where, cell=lattice, pbc=True))
-    return found
+    logits, coords, lattices = model.decode(z)
+    return to_atoms(logits.argmax(-1), coords, lattices, cartesian)
 
 
 def as_structure(atoms: Atoms) -> Structure | None:
@@ -148,12 +151,7 @@ def main() -> None:
     with torch.no_grad():
         mu, _ = model.encode(*held_out)
     again = [as_structure(atoms) for atoms in emit(model, mu, cartesian)]
-    species, coords, lattices = (values.numpy() for values in held_out)
-    truth = []
-    for z, place, cell in zip(species, coords, lattices.reshape(-1, 3, 3)):
-        real = z > 0
-        where = {"positions" if cartesian else "scaled_positions": place[real]}
-        truth.append(as_structure(Atoms(z[real], **where, cell=cell, pbc=True)))
+    truth = [as_structure(atoms) for atoms in to_atoms(*held_out, cartesian)]
     found = match_rate(again, truth)
     print(f"reconstruction: match rate {found.rate:.4f}, RMSE {found.rmse:.4f}")
     args.output.mkdir(parents=True, exist_ok=True)

@@ -4,24 +4,20 @@ Needs crystalvae[benchmark]. Usage: python tools/build_magpie_scale.py DATASET
 """
 
 import sys
-from itertools import pairwise
 
 import numpy as np
 from matminer.featurizers.composition.composite import ElementProperty
 from pymatgen.core import Composition, Element
 
-from crystalvae.data.packed import PackedDataset
+from crystalvae.data.packed import PackedDataset, compositions_of
 
 
 def main(path: str) -> None:
     featurizer = ElementProperty.from_preset("magpie")
     dataset = PackedDataset(path)
-    offset = dataset.comp_offset.tolist()
-    elements, counts = dataset.comp_element.tolist(), dataset.comp_count.tolist()
     rows = []
-    for start, end in pairwise(offset):
-        pairs = zip(elements[start:end], counts[start:end])
-        composition = Composition({Element.from_Z(z): n for z, n in pairs})
+    for counts in compositions_of(dataset):
+        composition = Composition({Element.from_Z(z): n for z, n in counts.items()})
         rows.append(featurizer.featurize(composition))
     features = np.array(rows, float)
     for name, values in (

@@ -10,12 +10,11 @@ of MP-20's training set and not exactly their stored constants.
 
 from __future__ import annotations
 
-import os
+import hashlib
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+import zipfile
+from collections.abc import Callable, Sequence
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +23,19 @@ from scipy.spatial.distance import cdist
 
 from crystalvae.benchmark.magpie import MEANS, SPREADS
 from crystalvae.errors import ConfigError
+from crystalvae.parallel import process_map
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
 
 CUTOFFS = {"mp_20": (0.4, 10.0), "perov_5": (0.2, 4.0), "carbon_24": (0.2, 4.0)}
 """Benchmark → largest distance of structures and of compositions."""
+NUM_STRUCTURE, NUM_COMPOSITION = 61, 132
+NOTHING = np.full(NUM_STRUCTURE + NUM_COMPOSITION, np.nan)
+"""Of a crystal without a fingerprint."""
 CHUNK = 16
+SAVE_EVERY = 32
+"""Chunks between two savings of the cache."""
 
 
 @cache
@@ -80,45 +85,84 @@ def _chunk(crystals: Sequence[AsymmetricUnit]) -> list:
     return [crystal_fingerprints(crystal) for crystal in crystals]
 
 
+def _key(crystal: AsymmetricUnit) -> str:
+    parts = (
+        np.int64(crystal.number),
+        np.asarray(crystal.wyckoffs, np.int64),
+        np.asarray(crystal.atomic_numbers, np.int64),
+        np.asarray(crystal.lattice, np.float64),
+        np.asarray(crystal.frac_coords, np.float64),
+    )
+    return hashlib.sha1(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+
+class _Kept:
+    """Fingerprints by the content of the crystal; a file keeps them if there is one."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self.rows: dict[str, np.ndarray] = {}
+        try:
+            if path is not None and path.exists():
+                with np.load(path) as kept:
+                    self.rows = dict(zip(kept["key"].tolist(), kept["row"]))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            self.rows = {}
+
+    def save(self) -> None:
+        if self.path is None or not self.rows:
+            return
+        partial_file = self.path.with_suffix(".partial.npz")
+        try:
+            key, row = list(self.rows), np.stack(list(self.rows.values()))
+            np.savez(partial_file, key=np.array(key), row=row)
+            partial_file.replace(self.path)
+        except OSError:
+            partial_file.unlink(missing_ok=True)
+
+
 def fingerprints(
     crystals: Sequence[AsymmetricUnit],
     *,
     num_workers: int | None = None,
     cached: Path | None = None,
+    advance: Callable[[int], object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fingerprints of those crystals that have one, in parallel.
 
     Args:
         crystals: N crystals.
         num_workers: processes; None is one a core, 1 is this process.
-        cached: ``.npz`` file that keeps them.
+        cached: ``.npz`` file that keeps them, also after an interruption. A crystal is
+            found in it by its content, so sets may share a file.
+        advance: called with the number of crystals done.
 
     Returns:
         ``(M, 61)`` and ``(M, 132)`` with M ≤ N.
     """
-    if cached is not None and cached.exists():
-        kept = np.load(cached)
-        if int(kept["count"]) == len(crystals):
-            return kept["structure"], kept["composition"]
-    num_workers = num_workers or len(os.sched_getaffinity(0))
-    tasks = [list(crystals[i : i + CHUNK]) for i in range(0, len(crystals), CHUNK)]
-    if num_workers == 1:
-        parts = [_chunk(task) for task in tasks]
-    else:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-            parts = list(pool.map(_chunk, tasks))
-    found = [pair for part in parts for pair in part if pair is not None]
-    structure = np.array([pair[0] for pair in found]).reshape(len(found), -1)
-    composition = np.array([pair[1] for pair in found]).reshape(len(found), -1)
-    if cached is not None:
-        np.savez(
-            cached,
-            structure=structure,
-            composition=composition,
-            count=len(crystals),
-        )
-    return structure, composition
+    kept = _Kept(cached)
+    keys = [_key(crystal) for crystal in crystals]
+    missing = {key: i for i, key in enumerate(keys) if key not in kept.rows}
+    places = list(missing.values())
+    advance = advance or (lambda number: None)
+    advance(len(keys) - len(places))
+    tasks = [places[i : i + CHUNK] for i in range(0, len(places), CHUNK)]
+    work = ([crystals[i] for i in task] for task in tasks)
+    try:
+        with process_map(num_workers, len(tasks) > 1) as each:
+            for number, (task, found) in enumerate(zip(tasks, each(_chunk, work)), 1):
+                for place, pair in zip(task, found):
+                    row = NOTHING if pair is None else np.concatenate(pair)
+                    kept.rows[keys[place]] = row
+                advance(len(task))
+                if number % SAVE_EVERY == 0:
+                    kept.save()
+    finally:
+        if places:
+            kept.save()
+    rows = np.array([kept.rows[key] for key in keys]).reshape(len(keys), len(NOTHING))
+    rows = rows[~np.isnan(rows[:, :NUM_STRUCTURE]).any(1)]
+    return rows[:, :NUM_STRUCTURE], rows[:, NUM_STRUCTURE:]
 
 
 def coverage(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import wasserstein_distance
 
+from crystalvae.parallel import process_map
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import STRUCTURAL, run_checks
-from crystalvae.screening.density import mass_density
+from crystalvae.screening.density import density_of
 from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of, is_known
 
 if TYPE_CHECKING:
@@ -25,6 +23,8 @@ NUM_BOOTSTRAP = 1000
 CHECKED = ("structural_validity", "smact_validity", "group_found")
 PARALLEL_FROM = 2000
 """Crystals from which starting processes pays."""
+CHUNK = 256
+"""Crystals a task."""
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -52,25 +52,16 @@ def template(crystal: AsymmetricUnit) -> tuple:
     return crystal.number, tuple(sites)
 
 
-def density_of(crystal: AsymmetricUnit) -> float:
-    """Mass density in g/cm³."""
-    lattice, coords, species, _ = crystal.expand_primitive()
-    return mass_density(Candidate(lattice, coords, species))
-
-
 def benchmark_valid(crystal: AsymmetricUnit) -> bool:
     """Structural and SMACT validity, which CDVAE's code asks of a reconstruction."""
-    lattice, coords, species, _ = crystal.expand_primitive()
-    results = run_checks(Candidate(lattice, coords, species), (*STRUCTURAL, "smact"))
+    results = run_checks(Candidate.of(crystal), (*STRUCTURAL, "smact"))
     return all(result.passed for result in results.values())
 
 
 def _checked(crystals: Sequence[AsymmetricUnit]) -> list[tuple[bool, bool, bool]]:
     rows = []
     for crystal in crystals:
-        lattice, coords, species, _ = crystal.expand_primitive()
-        candidate = Candidate(lattice, coords, species, crystal.number)
-        results = run_checks(candidate, (*STRUCTURAL, "smact", "group"))
+        results = run_checks(Candidate.of(crystal), (*STRUCTURAL, "smact", "group"))
         passed = {name: bool(result.passed) for name, result in results.items()}
         structural = all(passed[name] for name in STRUCTURAL)
         rows.append((structural, passed["smact"], passed["group"]))
@@ -89,14 +80,10 @@ def check_all(
     Returns:
         Zeros and ones ``(N, 3)``.
     """
-    num_workers = num_workers or len(os.sched_getaffinity(0))
-    if num_workers == 1 or len(crystals) < PARALLEL_FROM:
-        return np.array(_checked(crystals), float).reshape(-1, len(CHECKED))
-    chunks = [crystals[i : i + 256] for i in range(0, len(crystals), 256)]
-    context = get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        rows = [row for part in pool.map(_checked, chunks) for row in part]
-    return np.array(rows, float)
+    chunks = [crystals[i : i + CHUNK] for i in range(0, len(crystals), CHUNK)]
+    with process_map(num_workers, len(crystals) >= PARALLEL_FROM) as each:
+        rows = [row for part in each(_checked, chunks) for row in part]
+    return np.array(rows, float).reshape(-1, len(CHECKED))
 
 
 def jensen_shannon(first: Sequence, second: Sequence) -> float:

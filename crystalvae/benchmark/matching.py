@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from crystalvae.parallel import process_map
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 TOLERANCES = {"stol": 0.5, "angle_tol": 10.0, "ltol": 0.3}
 """Of the CDVAE benchmark (T. Xie et al., ICLR 2022, section 5.1)."""
+CHUNK = 32
+"""Pairs a task."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,9 @@ def match_distances(
     """
     tolerances = {**TOLERANCES, **tolerances}
     pairs = list(zip(predictions, references, strict=True))
-    num_workers = num_workers or len(os.sched_getaffinity(0))
-    if num_workers == 1 or len(pairs) < 64:
-        return _compare((pairs, tolerances))
-    tasks = [(pairs[i : i + 32], tolerances) for i in range(0, len(pairs), 32)]
-    context = get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        return [value for part in pool.map(_compare, tasks) for value in part]
+    tasks = [(pairs[i : i + CHUNK], tolerances) for i in range(0, len(pairs), CHUNK)]
+    with process_map(num_workers, len(pairs) >= 2 * CHUNK) as each:
+        return [value for part in each(_compare, tasks) for value in part]
 
 
 def match_rate(

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.benchmark.report import metrics_table
     from crystalvae.data.load import load_crystals, usable_crystals
     from crystalvae.design.output import open_directory, write_text
-    from crystalvae.design.sample import draws, sampling_defaults
+    from crystalvae.design.sample import batch_size_for, draws, sampling_defaults
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
     from crystalvae.pretrained import CONFIG_FILE, shipped_models
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             **draw_options(args),
             prior=args.prior,
+            batch_size=batch_size_for(args.n),
         )
         crystals = list(islice(stream, args.n))
         settings |= sampling_defaults(model, **draw_options(args))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from crystalvae.cli.options import add_machine_options
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -14,12 +16,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     fetch = actions.add_parser("fetch", help="download one, or make the built-in one")
     fetch.add_argument("name", help="as in the list")
     fetch.add_argument("-o", "--output", type=Path, help="directory (NAME)")
-    fetch.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show a bar on stderr",
-    )
+    add_machine_options(fetch, "progress")
 
 
 def run(args: argparse.Namespace) -> int:

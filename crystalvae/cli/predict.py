@@ -148,7 +148,7 @@ def _predict_formula(
     settings: dict[str, Any],
     cells: list[dict[int, int]],
 ) -> int:
-    from crystalvae.design.output import describe, write_crystals
+    from crystalvae.design.output import describe, formula_name, write_crystals
     from crystalvae.design.ranking import distinct_ranked
     from crystalvae.errors import CrystalVAEError
 
@@ -162,8 +162,7 @@ def _predict_formula(
         )
     crystals = [item.crystal for item in ranked]
     names = [
-        f"{rank:03d}_{crystal.formula.replace('(', '-').replace(')', '-')}"
-        for rank, crystal in enumerate(crystals)
+        f"{rank:03d}_{formula_name(crystal)}" for rank, crystal in enumerate(crystals)
     ]
     rows = [
         {
@@ -199,7 +198,7 @@ def _predict_known(
     import time
 
     from crystalvae.benchmark.prediction import compare
-    from crystalvae.design.output import write_table, write_text
+    from crystalvae.design.output import unused_name, write_table, write_text
     from crystalvae.design.ranking import log_likelihoods
     from crystalvae.errors import DataError
 
@@ -225,10 +224,7 @@ def _predict_known(
     if args.cifs:
         used: set[str] = set()
         for row, own in zip(usable, draws):
-            name = row["material_id"].replace("/", "_")
-            while name in used:
-                name += "_"
-            used.add(name)
+            name = unused_name(row["material_id"], used)
             for place, crystal in enumerate(own):
                 if crystal is not None:
                     stem = f"{name}_{place:02d}"
@@ -252,26 +248,16 @@ def _predict_known(
 
 def _references(args: argparse.Namespace, model: Any) -> tuple[list[dict], list]:
     """A row of the table for each structure, and the usable ones as crystals."""
-    import random
-
-    from crystalvae.data.readers import read_structures
+    from crystalvae.data.load import crystal_of, read_entries
     from crystalvae.errors import InvalidStructureError
-    from crystalvae.symmetry.standardize import standardize
 
-    entries = list(read_structures(args.input))
-    if args.limit is not None and args.limit < len(entries):
-        entries = random.Random(args.seed).sample(entries, args.limit)
     rows, crystals = [], []
     limits = model.config.decoder
-    for entry in entries:
+    for entry in read_entries(args.input, args.limit, args.seed):
         row = {"material_id": entry.material_id, "source": entry.source}
         rows.append(row)
         try:
-            if entry.error is not None:
-                raise InvalidStructureError(entry.error)
-            crystal = standardize(
-                entry.lattice, entry.frac_coords, entry.atomic_numbers
-            )
+            crystal = crystal_of(entry)
         except InvalidStructureError as error:
             row["error"] = str(error)
             continue

@@ -36,31 +36,28 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reconstruct, match and write."""
     import json
-    import random
     import time
 
     from tqdm import tqdm
 
     from crystalvae.benchmark.generation import benchmark_valid
     from crystalvae.benchmark.matching import match_distances
-    from crystalvae.data.readers import read_structures
+    from crystalvae.data.load import crystal_of, read_entries
     from crystalvae.design.invert import SearchOptions
     from crystalvae.design.output import (
         describe,
         open_directory,
+        unused_name,
         write_table,
         write_text,
     )
     from crystalvae.design.reconstruct import reconstruct
     from crystalvae.errors import DataError, InvalidStructureError
     from crystalvae.model import CrystalVAE
-    from crystalvae.symmetry.standardize import standardize
 
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     directory = open_directory(args.output)
-    entries = list(read_structures(args.input))
-    if args.n is not None and args.n < len(entries):
-        entries = random.Random(args.seed).sample(entries, args.n)
+    entries = read_entries(args.input, args.n, args.seed)
     rows, crystals, references = [], [], []
     limits = model.config.decoder
     disable = None if args.progress else True
@@ -69,9 +66,7 @@ def run(args: argparse.Namespace) -> int:
         rows.append(row)
         try:
             reference = entry.structure
-            crystal = standardize(
-                entry.lattice, entry.frac_coords, entry.atomic_numbers
-            )
+            crystal = crystal_of(entry)
         except InvalidStructureError as error:
             row["error"] = str(error)
             continue
@@ -107,10 +102,7 @@ def run(args: argparse.Namespace) -> int:
         row["composition_right"] = crystal.composition == crystals[place].composition
         row["group_right"] = crystal.number == crystals[place].number
         row.update(describe(crystal))
-        name = row["material_id"].replace("/", "_")
-        while name in used:
-            name += "_"
-        used.add(name)
+        name = unused_name(row["material_id"], used)
         row["file"] = f"{name}.cif"
         write_text(directory / row["file"], crystal.to_cif(name=name))
     matched = [d for d in distances if d is not None]

@@ -141,7 +141,12 @@ def run(args: argparse.Namespace) -> int:
     import time
     from collections import Counter
 
-    from crystalvae.design.output import describe, open_directory, write_crystals
+    from crystalvae.design.output import (
+        describe,
+        formula_name,
+        open_directory,
+        write_crystals,
+    )
     from crystalvae.design.sample import draw_checked, sampling_defaults
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
@@ -164,10 +169,7 @@ def run(args: argparse.Namespace) -> int:
         constraints=constraints,
     )
     crystals = [draw.crystal for draw in kept]
-    names = [
-        f"{i:05d}_{crystal.formula.replace('(', '-').replace(')', '-')}"
-        for i, crystal in enumerate(crystals)
-    ]
+    names = [f"{i:05d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
     rows = []
     for name, item in zip(names, kept):
         checks = {

@@ -13,6 +13,26 @@ from crystalvae.symmetry.standardize import standardize
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.data.readers.base import Entry
+
+
+def read_entries(path: str, limit: int | None = None, seed: int = 0) -> list[Entry]:
+    """All entries of an input, or a random choice of ``limit``."""
+    entries = list(read_structures(path))
+    if limit is not None and limit < len(entries):
+        entries = random.Random(seed).sample(entries, limit)
+    return entries
+
+
+def crystal_of(entry: Entry) -> AsymmetricUnit:
+    """The asymmetric unit of an entry.
+
+    Raises:
+        InvalidStructureError: it could not be read, or has no consistent symmetry.
+    """
+    if entry.error is not None:
+        raise InvalidStructureError(entry.error)
+    return standardize(entry.lattice, entry.frac_coords, entry.atomic_numbers)
 
 
 def load_crystals(
@@ -37,17 +57,10 @@ def load_crystals(
         if limit is not None and limit < len(dataset):
             rows = random.Random(seed).sample(rows, limit)
         return [dataset[row] for row in rows]
-    entries = list(read_structures(path))
-    if limit is not None and limit < len(entries):
-        entries = random.Random(seed).sample(entries, limit)
     found: list[AsymmetricUnit | None] = []
-    for entry in entries:
+    for entry in read_entries(path, limit, seed):
         try:
-            if entry.error is not None:
-                raise InvalidStructureError(entry.error)
-            found.append(
-                standardize(entry.lattice, entry.frac_coords, entry.atomic_numbers)
-            )
+            found.append(crystal_of(entry))
         except InvalidStructureError:
             found.append(None)
     if not found:

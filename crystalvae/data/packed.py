@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,18 @@ class PackedDataset:
             atomic_numbers=self.atomic_number[rows].astype(np.int64),
             frac_coords=self.frac_coords[rows].astype(float),
         )
+
+
+def compositions_of(
+    crystals: PackedDataset | Sequence[AsymmetricUnit],
+) -> Iterator[dict[int, int]]:
+    """Atomic number → count in the primitive cell of each crystal.
+
+    Of a packed data set no crystal is unpacked.
+    """
+    if not isinstance(crystals, PackedDataset):
+        yield from (crystal.composition for crystal in crystals)
+        return
+    elements, counts = crystals.comp_element.tolist(), crystals.comp_count.tolist()
+    for start, end in pairwise(crystals.comp_offset.tolist()):
+        yield dict(zip(elements[start:end], counts[start:end]))

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crystalvae.data.packed import compositions_of
 from crystalvae.errors import InvalidStructureError
 from crystalvae.screening.base import element_table
+from crystalvae.screening.elements import periodic_place
 from crystalvae.symmetry.standardize import standardize
 from crystalvae.symmetry.tables import symmetry_tables
 
@@ -34,23 +36,6 @@ MOST_ASSIGNMENTS = 5040
 """Ways to hand out elements that are looked at; formulas with more have no analogue."""
 WIDTH = 0.3
 """A known crystal at distance d has exp(-d / WIDTH) votes."""
-NOBLE = (0, 2, 10, 18, 36, 54, 86, 118)
-
-
-def periodic_place(z: int) -> tuple[int, int, bool]:
-    """Group (3 for f elements), period, and whether the element is of the f block."""
-    period = next(p for p in range(1, 8) if z <= NOBLE[p])
-    place, length = z - NOBLE[period - 1], NOBLE[period] - NOBLE[period - 1]
-    lanthanoid = length == 32 and 3 <= place <= 16
-    if lanthanoid:
-        return 3, period, True
-    first = 1 if period == 1 else 2
-    group = place if place <= first else place + 18 - length
-    if length == 32:
-        group = place if place <= 2 else place - 14
-    if length == 18:
-        group = place
-    return group, period, False
 
 
 @cache
@@ -101,7 +86,7 @@ class Analogues:
     def __init__(self, known: PackedDataset | Sequence[AsymmetricUnit]):
         self.known = known
         rows: dict[tuple[int, ...], list] = defaultdict(list)
-        for row, composition in enumerate(_compositions(known)):
+        for row, composition in enumerate(compositions_of(known)):
             counts, elements = _ordered(composition)
             rows[counts].append((row, elements))
         self.rows = {
@@ -164,19 +149,6 @@ class Analogues:
         number, letters, species = self.sites[row]
         kinds = np.sort(letters * 128 + [renamed[z] for z in species], axis=1)
         return number, min(map(tuple, kinds.tolist()))
-
-
-def _compositions(
-    known: PackedDataset | Sequence[AsymmetricUnit],
-) -> Iterator[dict[int, int]]:
-    offset = getattr(known, "comp_offset", None)
-    if offset is None:
-        for crystal in known:
-            yield crystal.composition
-        return
-    elements, counts = known.comp_element.tolist(), known.comp_count.tolist()
-    for start, end in itertools.pairwise(offset.tolist()):
-        yield dict(zip(elements[start:end], counts[start:end]))
 
 
 def _ordered(composition: dict[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -61,6 +61,20 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
+def formula_name(crystal: AsymmetricUnit) -> str:
+    """The formula, without the brackets that a shell would see."""
+    return crystal.formula.replace("(", "-").replace(")", "-")
+
+
+def unused_name(material_id: str, used: set[str]) -> str:
+    """A file name for a material, added to those that are used."""
+    name = material_id.replace("/", "_")
+    while name in used:
+        name += "_"
+    used.add(name)
+    return name
+
+
 def write_crystals(
     directory: Path,
     crystals: Sequence[AsymmetricUnit],

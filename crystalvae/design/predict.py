@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from crystalvae.errors import ConfigError
-from crystalvae.generation import Constraints, Generated, SamplingOptions
-from crystalvae.generation.options import Held
-from crystalvae.generation.prefix import Decoding
-from crystalvae.generation.sites import SitePlacer
+from crystalvae.generation import Constraints, SamplingOptions, generate
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -30,89 +26,8 @@ if TYPE_CHECKING:
 BATCH = 256
 TEMPERATURE = 0.7
 """Of the draws, where none is asked for."""
-
-
-@torch.no_grad()
-def decode_compositions(
-    model: CrystalVAE,
-    z: Tensor,
-    compositions: Sequence[dict[int, int]],
-    *,
-    beta: float | None = None,
-    options: SamplingOptions | None = None,
-    constraints: Constraints | None = None,
-    generator: torch.Generator | None = None,
-) -> list[AsymmetricUnit | None]:
-    """Decode latent vectors to crystals of given compositions, all at once.
-
-    Args:
-        model: the model.
-        z: latent vectors ``(B, D)``.
-        compositions: atomic number → count in the primitive cell, one a vector.
-        beta: the β that the vectors were made for; None is the largest.
-        options: how to draw. A crystal that collides is decoded again, at a temperature
-            of at least 0.5.
-        constraints: only its space groups are heeded.
-        generator: source of randomness, on the CPU.
-
-    Returns:
-        The crystals, None where no Wyckoff positions could hold the composition.
-
-    Raises:
-        ConfigError: a composition is larger than the model can emit.
-    """
-    for composition in compositions:
-        if not model.config.decoder.fits(1, composition):
-            raise ConfigError(
-                f"a composition of {len(composition)} elements and up to "
-                f"{max(composition.values())} atoms of one is too large for this model"
-            )
-    options, constraints = options or SamplingOptions(), constraints or Constraints()
-    beta = model.config.latent.beta_max if beta is None else beta
-    z, betas = z.to(model.device), model.beta_tensor(beta, len(z))
-    table = _padded(compositions, model.config.decoder.max_elements + 1)
-    elements, counts = table.to(model.device).unbind(1)
-
-    def decode(
-        rows: Tensor, how: SamplingOptions, abandon: bool, number: Tensor | None = None
-    ) -> Generated:
-        held = Held(
-            element=elements[rows],
-            count=counts[rows],
-            number=torch.ones_like(rows) if number is None else number,
-            composition_held=torch.ones_like(rows, dtype=torch.bool),
-            group_held=torch.full_like(rows, number is not None, dtype=torch.bool),
-        )
-        run = Decoding(model, z[rows], betas[rows], how, constraints, generator, held)
-        run.compositions()
-        run.groups()
-        run.lattices()
-        return SitePlacer(run, abandon=abandon).place_all()
-
-    rounds = options.restarts
-    found = decode(torch.arange(len(z), device=z.device), options, rounds > 0)
-    warmer = replace(options, temperature=max(options.temperature, 0.5))
-    for attempt in range(rounds):
-        failed = (found.collides | ~found.complete).nonzero().squeeze(1)
-        if not len(failed):
-            break
-        rows = failed.repeat_interleave(options.restart_copies)
-        number = found.number[rows] if attempt == 0 else None
-        drafts = decode(rows, warmer, attempt + 1 < rounds, number)
-        good = (drafts.complete & ~drafts.collides).view(len(failed), -1)
-        first = good.int().argmax(1)
-        source = first + torch.arange(len(failed), device=z.device) * good.shape[1]
-        found.replace(failed, drafts, source)
-    return found.crystals()
-
-
-def _padded(compositions: Sequence[dict[int, int]], width: int) -> Tensor:
-    """Elements and counts, ascending, then zeros, ``(B, 2, width)``."""
-    table = torch.zeros(len(compositions), 2, width, dtype=torch.long)
-    for row, composition in enumerate(compositions):
-        pairs = torch.tensor(sorted(composition.items()))
-        table[row, :, : len(pairs)] = pairs.T
-    return table
+RESTART_TEMPERATURE = 0.5
+"""Least temperature of new drafts of what collides, also for the greedy draw."""
 
 
 def predict(
@@ -148,10 +63,12 @@ def predict(
     Returns:
         ``num`` crystals for each composition, None for one that was not completed.
     """
-    warm = SamplingOptions(
-        temperature=TEMPERATURE if temperature is None else temperature
+    beta = model.config.latent.beta_max if beta is None else beta
+    greedy = SamplingOptions(restart_temperature=RESTART_TEMPERATURE)
+    warm = replace(
+        greedy, temperature=TEMPERATURE if temperature is None else temperature
     )
-    greedy, dim = SamplingOptions(), model.config.latent.dim
+    dim = model.config.latent.dim
     found: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]
     batches = itertools.count()
 
@@ -163,15 +80,15 @@ def predict(
             generator = torch.Generator().manual_seed(number)
             own = [rows[i] for i in part.tolist()]
             noise = torch.randn(len(own), dim, generator=generator)
-            crystals = decode_compositions(
+            crystals = generate(
                 model,
                 noise if z is None else z[part],
-                [compositions[row] for row in own],
                 beta=beta,
                 options=options,
                 constraints=constraints,
+                compositions=[compositions[row] for row in own],
                 generator=generator,
-            )
+            ).crystals()
             for row, crystal in zip(own, crystals):
                 found[row].append(crystal)
             if advance is not None:

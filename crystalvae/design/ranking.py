@@ -15,7 +15,7 @@ from crystalvae.errors import InvalidStructureError
 from crystalvae.geometry.lattice import FREE_COORDS
 from crystalvae.graph import orbit_graph
 from crystalvae.screening.base import Candidate
-from crystalvae.screening.checks import run_checks
+from crystalvae.screening.checks import first_failure, run_checks
 from crystalvae.screening.uniqueness import duplicate_of
 from crystalvae.symmetry.tables import symmetry_tables
 
@@ -135,10 +135,8 @@ def distinct_ranked(
         if crystal is None:
             fallen["incomplete"] += 1
             continue
-        lattice, coords, species, _ = crystal.expand_primitive()
-        candidate = Candidate(lattice, coords, species, crystal.number)
-        results = run_checks(candidate, CHECKS, stop_at_failure=True)
-        failed = next((n for n, r in results.items() if r.passed is False), None)
+        results = run_checks(Candidate.of(crystal), CHECKS, stop_at_failure=True)
+        failed = first_failure(results)
         if failed is None:
             kept.append(draw)
         else:

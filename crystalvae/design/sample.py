@@ -13,7 +13,7 @@ from tqdm import tqdm
 from crystalvae.errors import CrystalVAEError
 from crystalvae.generation import Constraints, SamplingOptions, generate
 from crystalvae.screening.base import Candidate, CheckResult
-from crystalvae.screening.checks import DEFAULT, run_checks
+from crystalvae.screening.checks import DEFAULT, first_failure, run_checks
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -78,6 +78,11 @@ def sampling_defaults(
         "temperature": float(temperature),
         "part_temperature": dict(part_temperature),
     }
+
+
+def batch_size_for(num: int) -> int:
+    """Latent vectors to decode together where ``num`` crystals are wanted."""
+    return min(BATCH, max(16, num))
 
 
 def draws(
@@ -159,7 +164,7 @@ def draw_checked(
     limit = num if raw else max_draws or MAX_DRAWS_PER_CRYSTAL * max(num, 20)
     kept: list[Draw] = []
     report = DrawReport()
-    size = min(options.pop("batch_size", BATCH), max(16, num))
+    size = options.pop("batch_size", None) or batch_size_for(num)
     with tqdm(total=num, unit="crystal", disable=None if progress else True) as bar:
         for index, crystal in enumerate(
             draws(model, seed=seed, batch_size=size, **options)
@@ -171,7 +176,7 @@ def draw_checked(
                 report.fallen["incomplete"] += 1
                 continue
             results = check_crystal(crystal, stop_at_failure=not raw)
-            failed = next((n for n, r in results.items() if r.passed is False), None)
+            failed = first_failure(results)
             if failed is not None:
                 report.fallen[failed] += 1
             if failed is None or raw:
@@ -190,9 +195,7 @@ def check_crystal(
     crystal: AsymmetricUnit, *, stop_at_failure: bool = False
 ) -> dict[str, CheckResult]:
     """Run the default checks on a crystal's primitive cell."""
-    lattice, coords, species, _ = crystal.expand_primitive()
-    candidate = Candidate(lattice, coords, species, crystal.number)
-    return run_checks(candidate, DEFAULT, stop_at_failure=stop_at_failure)
+    return run_checks(Candidate.of(crystal), DEFAULT, stop_at_failure=stop_at_failure)
 
 
 def draw(

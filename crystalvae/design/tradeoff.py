@@ -14,7 +14,7 @@ from crystalvae.batch import CrystalStore
 from crystalvae.benchmark.generation import benchmark_valid
 from crystalvae.decoder import PARTS
 from crystalvae.design.reconstruct import reconstruct
-from crystalvae.design.sample import BATCH, draws
+from crystalvae.design.sample import batch_size_for, draws
 from crystalvae.training.validation import active_units
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def tradeoff(
             row[name] = right / len(crystals)
         if num_draws:
             stream = draws(
-                model, seed=seed, beta=value, batch_size=min(BATCH, num_draws)
+                model, seed=seed, beta=value, batch_size=batch_size_for(num_draws)
             )
             drawn = list(islice(stream, num_draws))
             kept = [crystal for crystal in drawn if crystal is not None]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from crystalvae.errors import ConfigError
 from crystalvae.generation.options import (
     Constraints,
     Generated,
@@ -28,6 +31,7 @@ def generate(
     beta: float | Tensor | None = None,
     options: SamplingOptions | None = None,
     constraints: Constraints | None = None,
+    compositions: Sequence[dict[int, int]] | None = None,
     generator: torch.Generator | None = None,
 ) -> Generated:
     """Decode latent vectors.
@@ -38,24 +42,34 @@ def generate(
         beta: the β that the vectors were made for; None is the smallest.
         options: how to draw.
         constraints: what must hold.
+        compositions: atomic number → count in the primitive cell, one a vector; None
+            draws them.
         generator: source of randomness, on the CPU.
+
+    Raises:
+        ConfigError: a composition is larger than the model can emit.
     """
     z = z.to(model.device)
     beta = model.beta_tensor(beta, len(z))
     options, constraints = options or SamplingOptions(), constraints or Constraints()
+    warmer = replace(
+        options, temperature=max(options.temperature, options.restart_temperature)
+    )
+    rounds = options.restarts if warmer.temperature > 0 else 0
 
-    rounds = options.restarts if options.temperature > 0 else 0
-
-    def decode(rows: Tensor, again: bool, held: Held | None = None) -> Generated:
+    def decode(
+        rows: Tensor, how: SamplingOptions, again: bool, held: Held | None
+    ) -> Generated:
         decoding = Decoding(
-            model, z[rows], beta[rows], options, constraints, generator, held
+            model, z[rows], beta[rows], how, constraints, generator, held
         )
         decoding.compositions()
         decoding.groups()
         decoding.lattices()
         return SitePlacer(decoding, abandon=again).place_all()
 
-    found = decode(torch.arange(len(z), device=z.device), rounds > 0)
+    given = None if compositions is None else _held(model, compositions)
+    found = decode(torch.arange(len(z), device=z.device), options, rounds > 0, given)
     for attempt in range(rounds):
         failed = (found.collides | ~found.complete).nonzero().squeeze(1)
         if not len(failed):
@@ -66,12 +80,35 @@ def generate(
             element=found.element[rows],
             count=found.count[rows],
             number=found.number[rows],
-            composition_held=collides & (attempt < 2),
+            composition_held=collides & (attempt < 2) | (given is not None),
             group_held=collides & (attempt < 1),
         )
-        drafts = decode(rows, attempt + 1 < rounds, held)
+        drafts = decode(rows, warmer, attempt + 1 < rounds, held)
         good = (drafts.complete & ~drafts.collides).view(len(failed), -1)
         first = good.int().argmax(1)
         source = first + torch.arange(len(failed), device=z.device) * good.shape[1]
         found.replace(failed, drafts, source)
     return found
+
+
+def _held(model: CrystalVAE, compositions: Sequence[dict[int, int]]) -> Held:
+    """Compositions as what decoding keeps; groups are still drawn."""
+    limits = model.config.decoder
+    table = torch.zeros(len(compositions), 2, limits.max_elements + 1, dtype=torch.long)
+    for row, composition in enumerate(compositions):
+        if not limits.fits(1, composition):
+            raise ConfigError(
+                f"a composition of {len(composition)} elements and up to "
+                f"{max(composition.values())} atoms of one is too large for this model"
+            )
+        pairs = torch.tensor(sorted(composition.items()))
+        table[row, :, : len(pairs)] = pairs.T
+    element, count = table.to(model.device).unbind(1)
+    yes = torch.ones_like(element[:, 0], dtype=torch.bool)
+    return Held(
+        element=element,
+        count=count,
+        number=torch.ones_like(element[:, 0]),
+        composition_held=yes,
+        group_held=~yes,
+    )

@@ -32,6 +32,8 @@ class SamplingOptions:
     """Rounds in which crystals with a given-up site are decoded anew from their z. The
     first round keeps composition and group, the second the composition: drawing these
     anew at once would favour small crystals, which collide least."""
+    restart_temperature: float = 0.0
+    """Least temperature of those rounds; above 0, greedy decoding has them as well."""
     restart_copies: int = 3
     """Drafts of each such crystal in a round; the first without a collision is kept."""
     min_distance: float = 0.7

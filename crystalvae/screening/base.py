@@ -6,9 +6,12 @@ import json
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
 
 
 @cache
@@ -42,6 +45,12 @@ class Candidate:
     """Space group that it is said to have."""
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
     """What one check found and another can use."""
+
+    @classmethod
+    def of(cls, crystal: AsymmetricUnit) -> Candidate:
+        """The primitive cell of a crystal, said to have the crystal's group."""
+        lattice, coords, species, _ = crystal.expand_primitive()
+        return cls(lattice, coords, species, crystal.number)
 
     @cached_property
     def volume(self) -> float:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystalvae.screening.base import element_array, element_table
-from crystalvae.screening.density import GRAMS_PER_AMU
+from crystalvae.screening.base import element_table
+from crystalvae.screening.density import density_of
+from crystalvae.screening.elements import periodic_place
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -34,12 +35,6 @@ _BINS = 25
 def crystal_system(number: int) -> str:
     """Name of the crystal system of a space group."""
     return next(name for name, last in SYSTEMS if number <= last)
-
-
-def density_of(crystal: AsymmetricUnit) -> float:
-    """g/cm³."""
-    mass = element_array("mass")[crystal.atomic_numbers] @ crystal.multiplicities
-    return float(GRAMS_PER_AMU * mass / crystal.volume)
 
 
 def wide_charts(
@@ -275,12 +270,8 @@ def _element_shares(crystals: Sequence[AsymmetricUnit]) -> dict[int, float]:
 
 def _place(z: int) -> tuple[int, int]:
     """Row and column of an element in a table with the f block below."""
-    for first, (row, column) in {57: (7, 3), 89: (8, 3)}.items():
+    for first, row in ((57, 7), (89, 8)):
         if first <= z < first + 15:
-            return row, column + z - first - 1
-    noble = (0, 2, 10, 18, 36, 54, 86, 118)
-    period = next(i for i, last in enumerate(noble) if z <= last) - 1
-    step = z - noble[period]
-    left = noble[period + 1] - z
-    first = 1 if period == 0 else 2
-    return (period, step - 1) if step <= first else (period, 17 - left)
+            return row, 2 + z - first
+    group, period, _ = periodic_place(z)
+    return period - 1, group - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from crystalvae.screening.base import Candidate, CheckResult
@@ -67,6 +67,11 @@ class Record:
         notes = [r.message for r in self.results.values() if not r.passed and r.message]
         row["notes"] = "; ".join(notes)
         return row
+
+
+def first_failure(results: Mapping[str, CheckResult]) -> str | None:
+    """Name of the first check that failed, None if none did."""
+    return next((name for name, r in results.items() if r.passed is False), None)
 
 
 def run_checks(

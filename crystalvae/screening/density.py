@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from crystalvae.screening.base import Candidate, CheckResult, element_array
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
 
 MIN_VOLUME = 0.1
 """Å³ of the cell; T. Xie et al., CDVAE, ICLR 2022, appendix B."""
@@ -23,6 +28,11 @@ def mass_density(candidate: Candidate) -> float:
     """g/cm³."""
     mass = element_array("mass")[candidate.atomic_numbers].sum()
     return float(GRAMS_PER_AMU * mass / max(candidate.volume, 1e-9))
+
+
+def density_of(crystal: AsymmetricUnit) -> float:
+    """Mass density of a crystal in g/cm³."""
+    return mass_density(Candidate.of(crystal))
 
 
 def check_volume(candidate: Candidate) -> CheckResult:

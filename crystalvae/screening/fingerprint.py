@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from crystalvae.errors import InvalidStructureError
+from crystalvae.parallel import process_map
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,13 +114,8 @@ def reference_fingerprints(
     rows = range(len(dataset))
     starts = rows[::CHUNK]
     chunks = ([dataset[i] for i in rows[s : s + CHUNK]] for s in starts)
-    num_workers = num_workers or len(os.sched_getaffinity(0))
-    if num_workers == 1 or len(starts) < 4:
-        parts = [_of_crystals(chunk) for chunk in chunks]
-    else:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-            parts = list(pool.map(_of_crystals, chunks))
+    with process_map(num_workers, len(starts) >= 4) as each:
+        parts = list(each(_of_crystals, chunks))
     found = np.concatenate(parts).astype(np.float32)
     if cached is not None:
         partial_file = cached.with_suffix(".partial.npy")

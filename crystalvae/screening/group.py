@@ -6,6 +6,7 @@ import numpy as np
 
 from crystalvae.errors import InvalidStructureError
 from crystalvae.screening.base import Candidate, CheckResult
+from crystalvae.symmetry.search import moyo_dataset
 from crystalvae.symmetry.spglib_wrapper import space_group_number
 from crystalvae.symmetry.standardize import right_handed
 
@@ -44,12 +45,9 @@ def check_group(candidate: Candidate) -> CheckResult:
 
 
 def _moyo_number(candidate: Candidate, symprec: float) -> int | None:
-    import moyopy
-
     lattice, coords = right_handed(candidate.lattice, candidate.frac_coords)
-    numbers = np.asarray(candidate.atomic_numbers).tolist()
-    cell = moyopy.Cell(lattice.tolist(), coords.tolist(), numbers)
+    numbers = np.asarray(candidate.atomic_numbers)
     try:
-        return int(moyopy.MoyoDataset(cell, symprec=symprec).number)
-    except Exception:
+        return int(moyo_dataset(lattice, coords, numbers, symprec).number)
+    except InvalidStructureError:
         return None

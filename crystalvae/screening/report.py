@@ -74,6 +74,7 @@ def html_report(
     crystals = [campaign.inspected[place].crystal for place in campaign.survivors]
     known = _sample(reference)
     best = campaign.survivors[:GALLERY]
+    scenes = [scene(crystal) for crystal in crystals[:GALLERY]]
     return _PAGE.format(
         title=escape(title),
         style=_asset("report.css"),
@@ -85,12 +86,12 @@ def html_report(
         distributions=_distributions(campaign, crystals, known, relaxed or {}),
         count=len(best) or "",
         gallery="".join(
-            _figure(campaign, place, number, files, relaxed or {})
-            for number, place in enumerate(best)
+            _figure(campaign, place, number, drawn["elements"], files, relaxed or {})
+            for number, (place, drawn) in enumerate(zip(best, scenes))
         ),
         ranking=ranking_table(campaign, files, top),
         refused=refused_table(campaign),
-        scenes=_json([scene(crystal) for crystal in crystals[:GALLERY]]),
+        scenes=_json(scenes),
         script=_asset("report.js"),
     )
 
@@ -198,6 +199,7 @@ def _figure(
     campaign: Campaign,
     place: int,
     number: int,
+    elements: Sequence[Mapping[str, Any]],
     files: Sequence[str],
     relaxed: Mapping[int, Relaxation],
 ) -> str:
@@ -208,7 +210,7 @@ def _figure(
         formula = f'<a href="{escape(files[number])}">{formula}</a>'
     legend = "".join(
         f'<span><i style="background:{kind["color"]}"></i>{kind["symbol"]}</span>'
-        for kind in scene(crystal)["elements"]
+        for kind in elements
     )
     return (
         f"<figure><h3><span>{number + 1}.</span><span>{formula}</span>"

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystalvae.screening.charts import density_of
-from crystalvae.screening.density import ATOM_VOLUME, MASS_DENSITY, MIN_SHAPE
+from crystalvae.screening.density import (
+    ATOM_VOLUME,
+    MASS_DENSITY,
+    MIN_SHAPE,
+    density_of,
+)
 from crystalvae.screening.distance import MIN_DISTANCE, MIN_RADIUS_SHARE
 
 if TYPE_CHECKING:

@@ -8,19 +8,17 @@ the nearest fingerprints, until one matches.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from math import gcd
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crystalvae.data.packed import compositions_of
+from crystalvae.parallel import process_map
 from crystalvae.screening.match import Match, could_match
 from crystalvae.screening.reduced import Counts, ReducedCell, reduced_cell
 
@@ -64,8 +62,8 @@ class ReferenceIndex:
         self.dataset = dataset
         self.rows: dict[Formula, list[int]] = defaultdict(list)
         self.cells: dict[int, ReducedCell | None] = {}
-        for row, key in enumerate(_formulas(dataset)):
-            self.rows[key].append(row)
+        for row, composition in enumerate(compositions_of(dataset)):
+            self.rows[formula_key(composition)].append(row)
 
     def candidates(self, composition: dict[int, int]) -> list[int]:
         """Rows of the known crystals that could be the same."""
@@ -75,19 +73,6 @@ class ReferenceIndex:
         """Identifier of a known crystal."""
         ids = getattr(self.dataset, "material_ids", None)
         return ids[row] if ids else str(row)
-
-
-def _formulas(dataset: PackedDataset | Sequence[AsymmetricUnit]) -> Iterable[Formula]:
-    offset = getattr(dataset, "comp_offset", None)
-    if offset is None:
-        for crystal in dataset:
-            yield formula_key(crystal.composition)
-        return
-    offset = np.asarray(offset)
-    elements = np.asarray(dataset.comp_element).tolist()
-    counts = np.asarray(dataset.comp_count).tolist()
-    for start, end in zip(offset[:-1].tolist(), offset[1:].tolist()):
-        yield formula_key(dict(zip(elements[start:end], counts[start:end])))
 
 
 def duplicate_of(
@@ -107,7 +92,7 @@ def duplicate_of(
         formulas[formula_key(crystal.composition)].append(index)
     shared = sorted(chain(*(group for group in formulas.values() if len(group) > 1)))
     labels = list(range(len(crystals)))
-    with _mapping(num_workers, len(shared)) as each:
+    with process_map(num_workers, len(shared) >= 2 * CHUNK) as each:
         cells = dict(zip(shared, _reduced((crystals[i] for i in shared), each)))
         groups = [group for group in _by_counts(cells).values() if len(group) > 1]
         groups.sort(key=len, reverse=True)
@@ -145,7 +130,7 @@ def find_known(
             asked.append(index)
             rows.update(known)
     missing = sorted(rows - reference.cells.keys())
-    with _mapping(num_workers, len(asked)) as each:
+    with process_map(num_workers, len(asked) >= 2 * CHUNK) as each:
         cells = dict(zip(asked, _reduced((crystals[i] for i in asked), each)))
         new = _reduced((reference.dataset[row] for row in missing), each)
         reference.cells.update(zip(missing, new))
@@ -256,14 +241,3 @@ def _batches(items: Iterable, size: Callable) -> Iterator[list]:
             batch, total = [], 0
     if batch:
         yield batch
-
-
-@contextmanager
-def _mapping(num_workers: int | None, num_crystals: int) -> Iterator[Callable]:
-    """A ``map`` in processes, or here where they would not pay."""
-    num_workers = num_workers or len(os.sched_getaffinity(0))
-    if num_workers == 1 or num_crystals < 2 * CHUNK:
-        yield map
-        return
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        yield pool.map

@@ -6,7 +6,8 @@ moyo (the successor of spglib by its authors) needs a tenth of the time.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import moyopy
 import numpy as np
@@ -20,6 +21,10 @@ logging.getLogger("moyopy").setLevel(logging.ERROR)
 
 _LETTER_INDEX = {letter: index for index, letter in enumerate(LETTERS)}
 _SETTING = moyopy.Setting.standard()
+
+
+def _letter_indices(letters: Iterable[str]) -> np.ndarray:
+    return np.array([_LETTER_INDEX[letter] for letter in letters], np.int64)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,28 @@ class StandardCell:
         return bool((multiplicity[self.letters[first]] == counts).all())
 
 
+def moyo_dataset(
+    lattice: np.ndarray,
+    frac_coords: np.ndarray,
+    atomic_numbers: np.ndarray,
+    symprec: float,
+) -> moyopy.MoyoDataset:
+    """What moyo finds, in our settings; arguments as :func:`search_moyo`.
+
+    Raises:
+        InvalidStructureError: it finds nothing.
+    """
+    cell = moyopy.Cell(
+        basis=lattice.tolist(),
+        positions=frac_coords.tolist(),
+        numbers=atomic_numbers.tolist(),
+    )
+    try:
+        return moyopy.MoyoDataset(cell, symprec=symprec, setting=_SETTING)
+    except Exception as error:
+        raise InvalidStructureError(f"moyo failed: {error}") from error
+
+
 def search_moyo(
     lattice: np.ndarray,
     frac_coords: np.ndarray,
@@ -63,34 +90,23 @@ def search_moyo(
     Raises:
         InvalidStructureError: moyo finds nothing, or orbits that do not fit.
     """
-    cell = moyopy.Cell(
-        basis=lattice.tolist(),
-        positions=frac_coords.tolist(),
-        numbers=atomic_numbers.tolist(),
-    )
-    try:
-        found = moyopy.MoyoDataset(cell, symprec=symprec, setting=_SETTING)
-    except Exception as error:
-        raise InvalidStructureError(f"moyo failed: {error}") from error
+    found = moyo_dataset(lattice, frac_coords, atomic_numbers, symprec)
     primitive = found.mapping_std_prim
     source = np.full(len(found.prim_std_cell.positions), -1, np.int64)
     source[primitive[::-1]] = np.arange(len(atomic_numbers))[::-1]
     # an atom of the primitive cell is followed by its centring translations
     species = np.array(found.std_cell.numbers, np.int64)
     source = source.repeat(len(species) // len(source))
-    letters = np.array([_LETTER_INDEX[letter] for letter in found.wyckoffs])
     cell = StandardCell(
         number=int(found.number),
         lattice=np.array(found.std_cell.basis),
         frac_coords=np.array(found.std_cell.positions),
         atomic_numbers=species,
-        letters=letters[source],
+        letters=_letter_indices(found.wyckoffs)[source],
         orbits=np.array(found.orbits)[source],
     )
     if (atomic_numbers[source] != species).any() or not cell.consistent():
-        raise InvalidStructureError(
-            f"orbits do not fit the positions of group {cell.number} at {symprec} Å"
-        )
+        raise _misfit(cell.number, symprec)
     return cell
 
 
@@ -114,13 +130,12 @@ def search_spglib(
     primitive = found.std_mapping_to_primitive
     source = np.zeros(int(found.mapping_to_primitive.max()) + 1, np.int64)
     source[found.mapping_to_primitive[::-1]] = np.arange(len(atomic_numbers))[::-1]
-    names = [_LETTER_INDEX[letter] for letter in found.wyckoffs]
     cell = StandardCell(
         number=int(found.number),
         lattice=found.std_lattice,
         frac_coords=found.std_positions,
         atomic_numbers=np.asarray(found.std_types, np.int64),
-        letters=np.array(names, np.int64)[source[primitive]],
+        letters=_letter_indices(found.wyckoffs)[source[primitive]],
         orbits=found.crystallographic_orbits[source[primitive]],
     )
     return cell if cell.consistent() else search_standard_cell(cell, symprec)
@@ -136,17 +151,17 @@ def search_standard_cell(cell: StandardCell, symprec: float) -> StandardCell:
     again = symmetry_dataset(
         cell.lattice, cell.frac_coords, cell.atomic_numbers, symprec, hall
     )
-    letters = np.array([_LETTER_INDEX[letter] for letter in again.wyckoffs], np.int64)
-    labelled = StandardCell(
-        cell.number,
-        cell.lattice,
-        cell.frac_coords,
-        cell.atomic_numbers,
-        letters,
-        np.asarray(again.crystallographic_orbits),
+    labelled = replace(
+        cell,
+        letters=_letter_indices(again.wyckoffs),
+        orbits=np.asarray(again.crystallographic_orbits),
     )
     if again.number != cell.number or not labelled.consistent():
-        raise InvalidStructureError(
-            f"orbits do not fit the positions of group {cell.number} at {symprec} Å"
-        )
+        raise _misfit(cell.number, symprec)
     return labelled
+
+
+def _misfit(number: int, symprec: float) -> InvalidStructureError:
+    return InvalidStructureError(
+        f"orbits do not fit the positions of group {number} at {symprec} Å"
+    )

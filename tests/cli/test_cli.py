@@ -9,18 +9,8 @@ from pymatgen.core import Structure
 from crystalvae.cli import main
 from crystalvae.data.prototypes import prototype_crystals
 from crystalvae.pretrained import shipped_models
+from tests.cli.conftest import table
 from tests.data.test_readers import good_cif, torture
-
-
-@pytest.fixture
-def model_dir(tiny_model, tmp_path):
-    tiny_model.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
-
-
-def table(path):
-    with (path / "table.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_sample_writes_what_it_says(model_dir, tmp_path, capsys):

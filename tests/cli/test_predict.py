@@ -1,21 +1,10 @@
-import csv
 import json
 
 import pytest
 
 from crystalvae.cli import main
 from crystalvae.data.prototypes import prototype_crystals
-
-
-@pytest.fixture
-def model_dir(tiny_model, tmp_path):
-    tiny_model.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model")
-
-
-def table(path):
-    with (path / "table.csv").open() as file:
-        return list(csv.DictReader(file))
+from tests.cli.conftest import table
 
 
 def test_a_formula_is_predicted_and_ranked(model_dir, tmp_path, capsys):

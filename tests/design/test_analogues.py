@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from crystalvae.crystal import AsymmetricUnit
-from crystalvae.design.analogues import Analogues, element_distances, periodic_place
+from crystalvae.design.analogues import Analogues, element_distances
+from crystalvae.screening.elements import periodic_place
 from tests.conftest import REFERENCE
 
 

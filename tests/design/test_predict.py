@@ -4,7 +4,7 @@ import torch
 
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.design.analogues import Analogues
-from crystalvae.design.predict import decode_compositions, predict
+from crystalvae.design.predict import predict
 from crystalvae.design.ranking import distinct_ranked, log_likelihoods, num_free
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions, generate
@@ -37,8 +37,8 @@ def test_one_composition_is_decoded_as_the_constraint_does(tiny_model):
     cell = CELLS[0]
     limits = Constraints(composition=cell)
     one = generate(tiny_model, z, beta=1.0, options=options, constraints=limits)
-    other = decode_compositions(tiny_model, z, [cell] * 6, beta=1.0, options=options)
-    pairs = [(a, b) for a, b in zip(one.crystals(), other) if a is not None]
+    other = generate(tiny_model, z, beta=1.0, options=options, compositions=[cell] * 6)
+    pairs = [(a, b) for a, b in zip(one.crystals(), other.crystals()) if a is not None]
     assert pairs
     for first, second in pairs:  # sites that collide are drawn again, at random
         assert first.number == second.number
@@ -48,9 +48,15 @@ def test_one_composition_is_decoded_as_the_constraint_does(tiny_model):
 def test_a_composition_does_not_depend_on_its_company(tiny_model):
     z = torch.zeros(3, tiny_model.config.latent.dim)
     options = SamplingOptions(restarts=0)
-    together = decode_compositions(tiny_model, z, CELLS, options=options)
-    for cell, crystal in zip(CELLS, together):
-        alone = decode_compositions(tiny_model, z[:1], [cell], options=options)[0]
+
+    def decode(cells):
+        found = generate(
+            tiny_model, z[: len(cells)], beta=1.0, options=options, compositions=cells
+        )
+        return found.crystals()
+
+    for cell, crystal in zip(CELLS, decode(CELLS)):
+        alone = decode([cell])[0]
         assert (alone is None) == (crystal is None)
         if crystal is not None:  # sites that collide are drawn again, at random
             assert alone.number == crystal.number
