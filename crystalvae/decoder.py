@@ -24,11 +24,13 @@ from crystalvae.latent import (
     LatentConfig,
     size_free_lattice,
 )
-from crystalvae.nn.basic import SlotReadout, TorusFourier
+from crystalvae.nn.basic import SlotReadout, TorusFourier, rows_of
 from crystalvae.nn.transformer import CausalTransformer
 from crystalvae.nn.wyckoff import MAX_Z, NUM_LETTERS, WyckoffEmbedding, WyckoffTables
 
 PARTS = ("element", "count", "group", "lattice", "wyckoff", "species", "coords")
+LABELS = ("element", "count", "group")
+"""Parts that say what a crystal is before its geometry."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,13 @@ class Decoder(nn.Module):
         return enough & ordered
 
     def forward(
-        self, batch: CrystalBatch, z: Tensor, beta: Tensor
+        self,
+        batch: CrystalBatch,
+        z: Tensor,
+        beta: Tensor,
+        *,
+        dropout: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Negative log-likelihood of each part in nats per crystal.
 
@@ -249,6 +257,8 @@ class Decoder(nn.Module):
             batch: the crystals.
             z: latent vectors ``(B, D)``.
             beta: β of each crystal ``(B,)``.
+            dropout: of the transformer, probability for each crystal ``(B,)``.
+            generator: of the dropout, on the CPU.
 
         Returns:
             ``(B,)`` for each name in :data:`PARTS`.
@@ -293,7 +303,10 @@ class Decoder(nn.Module):
         real = slot <= num_elements[:, None]
         valid[:, first : first + width] = real
         x = self.add_readouts(x, z, real, slots)
-        states = self.transformer(x, valid)
+        kept = None
+        if dropout is not None:
+            kept = self.transformer.draw_kept(dropout, generator)
+        states = self.transformer(x, valid, kept)
 
         composition_states = states[:, first - 1 : first - 1 + width]
         rows = torch.arange(size, device=x.device)
@@ -312,39 +325,44 @@ class Decoder(nn.Module):
                 lattice_state, lattice, self.tables.system[number]
             ),
         }
-        owner = rows[:, None].expand(size, slots)[mask]
-        letter, species = batch.wyckoff[mask], batch.atomic_numbers[mask]
+        place, real = rows_of(mask)
+        owner = place // slots
+
+        def of_site(values: Tensor) -> Tensor:
+            return values.flatten(0, 1)[place]
+
+        letter, species = of_site(batch.wyckoff), of_site(batch.atomic_numbers)
         start = torch.full_like(batch.wyckoff[:, :1], -1)
         previous = torch.cat([start, batch.wyckoff[:, :-1]], 1)
-        previous_species = torch.cat([pad, batch.atomic_numbers[:, :-1]], 1)[mask]
+        previous_species = torch.cat([pad, batch.atomic_numbers[:, :-1]], 1)
         spread = number[:, None].expand(size, slots)
         letters = self.allowed_letters(spread, before, previous)
         elements_allowed = self.allowed_species(
-            batch.multiplicity[mask],
-            before[mask],
-            letter == previous[mask],
-            previous_species,
+            of_site(batch.multiplicity),
+            of_site(before),
+            letter == of_site(previous),
+            of_site(previous_species),
         )
         keys = self.position.look_up_groups(self.wyckoff_head.keys(table), number)
-        state, embedded = site_states[mask], position[mask]
+        state, embedded = of_site(site_states), of_site(position)
         factors = self.species_head.factors(z).index_select(0, owner)
         context = torch.cat(
             [state, embedded.to(state.dtype), self.species(species).to(state.dtype)], -1
         )
         per_site = {
             "wyckoff": self.wyckoff_head.loss(
-                site_states, z, keys, letters, letter, mask
+                site_states, z, keys, letters, letter, place
             ),
             "species": self.species_head.loss(
                 state, factors, embedded, elements_allowed, species
             ),
             "coords": self.coordinate_head.loss(
                 context,
-                batch.frac_coords[mask],
+                of_site(batch.frac_coords),
                 self.tables.free[number[owner], letter],
             ),
         }
         for part, value in per_site.items():
             zero = value.new_zeros(size)
-            losses[part] = zero.index_add(0, owner, value)
+            losses[part] = zero.index_add(0, owner, value * real)
         return losses

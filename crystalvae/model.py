@@ -118,6 +118,7 @@ class CrystalVAE(nn.Module):
         beta: Tensor,
         generator: torch.Generator | None = None,
         mean: bool = False,
+        dropout: Tensor | None = None,
     ) -> Objective:
         """Encode, draw z (or take the mean) and score the batch.
 
@@ -126,10 +127,12 @@ class CrystalVAE(nn.Module):
             beta: β of each ``(B,)``.
             generator: source of the noise.
             mean: use the posterior's mean instead of a draw.
+            dropout: probability for each crystal in the decoder's transformer ``(B,)``.
         """
         posterior = self.encode_batch(batch, beta)
         z = posterior.mu if mean else posterior.sample(generator)
-        return Objective(self.decoder(batch, z, beta), posterior.kl(), posterior)
+        parts = self.decoder(batch, z, beta, dropout=dropout, generator=generator)
+        return Objective(parts, posterior.kl(), posterior)
 
     @torch.no_grad()
     def prior_sample(

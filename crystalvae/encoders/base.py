@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 
 from crystalvae.batch import CrystalBatch
-from crystalvae.nn.basic import TorusFourier
+from crystalvae.nn.basic import TorusFourier, rows_of
 from crystalvae.nn.wyckoff import MAX_Z, WyckoffEmbedding, WyckoffTables
 
 
@@ -22,31 +22,35 @@ def orbit_data(batch: CrystalBatch) -> Data:
     Returns:
         Data with ``num_nodes`` N, per-node ``species``, ``wyckoff``, ``number``,
         ``coords`` ``(N, 3)``, ``share`` (multiplicity / atoms, sums to 1 over a
-        crystal), ``owner`` (crystal of the node), per-edge ``distance`` ``(N, K)`` and
-        ``direction`` ``(N, K, 3)``, and ``num_crystals``.
+        crystal; 0 for the surplus nodes of :func:`rows_of`), ``owner`` (crystal of the
+        node), per-edge ``distance`` ``(N, K)`` and ``direction`` ``(N, K, 3)``, and
+        ``num_crystals``.
     """
     mask = batch.site_mask
     size, slots = mask.shape
     device = mask.device
+    rows, real = rows_of(mask)
     position = torch.cumsum(mask.flatten(), 0).view(size, slots) - 1
-    owner = torch.arange(size, device=device)[:, None].expand(size, slots)[mask]
-    num_neighbors = batch.neighbor.shape[-1]
-    source = torch.gather(position, 1, batch.neighbor.flatten(1)).view(
-        size, slots, num_neighbors
-    )[mask]
+    owner = rows // slots
+    source = torch.gather(position, 1, batch.neighbor.flatten(1))
+    source = source.view(size * slots, -1)[rows]
     num_nodes = len(owner)
+
+    def of_site(values: Tensor) -> Tensor:
+        return values.flatten(0, 1)[rows]
+
     target = torch.arange(num_nodes, device=device)[:, None].expand_as(source)
     return Data(
         edge_index=torch.stack([source.flatten(), target.flatten()]),
         num_nodes=num_nodes,
-        species=batch.atomic_numbers[mask],
-        wyckoff=batch.wyckoff[mask],
+        species=of_site(batch.atomic_numbers),
+        wyckoff=of_site(batch.wyckoff),
         number=batch.number[owner],
-        coords=batch.frac_coords[mask],
-        share=batch.multiplicity[mask] / batch.num_atoms[owner],
+        coords=of_site(batch.frac_coords),
+        share=of_site(batch.multiplicity) * real / batch.num_atoms[owner],
         owner=owner,
-        distance=batch.distance[mask],
-        direction=batch.direction[mask],
+        distance=of_site(batch.distance),
+        direction=of_site(batch.direction),
         num_crystals=size,
     )
 

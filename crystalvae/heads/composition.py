@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crystalvae.nn.basic import mlp
+from crystalvae.nn.basic import mlp, rows_of
 from crystalvae.nn.wyckoff import MAX_Z
 
 MASKED = -1e9
@@ -79,15 +79,21 @@ class CompositionHead(nn.Module):
         zero = element.new_zeros(size, 1)
         target = torch.cat([element, zero], 1)
         previous = torch.cat([zero, element], 1)
-        real = torch.cat([torch.ones_like(zero), element], 1) > 0
-        crystal = torch.arange(size, device=element.device)[:, None].expand_as(target)
-        owner = crystal[real]
-        logits = self.element_logits(state[real], latent[owner], previous[real])
-        nll = F.cross_entropy(logits, target[real], reduction="none")
-        element_loss = nll.new_zeros(size).index_add_(0, owner, nll)
+        before = torch.cat([torch.ones_like(zero), element], 1)
 
-        real = element > 0
-        owner = crystal[:, :slots][real]
-        logits = self.count_logits(state[:, :slots][real], latent[owner], element[real])
-        nll = F.cross_entropy(logits, count[real], reduction="none")
-        return element_loss, nll.new_zeros(size).index_add_(0, owner, nll)
+        place, counts = rows_of(before > 0)
+        owner = place // (slots + 1)
+        logits = self.element_logits(
+            state.flatten(0, 1)[place], latent[owner], previous.flatten()[place]
+        )
+        nll = F.cross_entropy(logits, target.flatten()[place], reduction="none")
+        element_loss = nll.new_zeros(size).index_add_(0, owner, nll * counts)
+
+        place, counts = rows_of(element > 0)
+        owner = place // slots
+        known = element.flatten()[place]
+        logits = self.count_logits(
+            state[:, :slots].flatten(0, 1)[place], latent[owner], known
+        )
+        nll = F.cross_entropy(logits, count.flatten()[place], reduction="none")
+        return element_loss, nll.new_zeros(size).index_add_(0, owner, nll * counts)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crystalvae.geometry.torus import torus_difference
-from crystalvae.nn.basic import TorusFourier, mlp
+from crystalvae.nn.basic import TorusFourier, mlp, rows_of
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 LOG_SCALE_MIN = math.log(1e-3)
@@ -70,12 +70,12 @@ class CoordinateHead(nn.Module):
         """
         total = context.new_zeros(len(context), dtype=torch.float)
         for axis in range(3):
-            rows = free[:, axis].nonzero().squeeze(1)
+            rows, real = rows_of(free[:, axis])
             log_weight, mean, log_scale = self.parameters_of(
                 axis, context[rows], coords[rows]
             )
             offset = torus_difference(coords[rows, axis, None], mean)
             log_prob = log_weight - log_scale - HALF_LOG_2PI
             log_prob = log_prob - 0.5 * (offset * torch.exp(-log_scale)) ** 2
-            total = total.index_add(0, rows, -torch.logsumexp(log_prob, -1))
+            total = total.index_add(0, rows, -torch.logsumexp(log_prob, -1) * real)
         return total

@@ -55,10 +55,10 @@ class WyckoffHead(nn.Module):
         keys: Tensor,
         allowed: Tensor,
         letter: Tensor,
-        mask: Tensor,
+        place: Tensor,
     ) -> Tensor:
-        """Negative log-likelihood in nats of the sites in ``mask``, ``(M,)``."""
-        logits = self.logits(state, latent, keys, allowed)[mask]
+        """Negative log-likelihood in nats of the sites at flat places ``(M,)``."""
+        logits = self.logits(state, latent, keys, allowed).flatten(0, 1)[place]
         return F.cross_entropy(logits, letter, reduction="none")
 
 

@@ -72,8 +72,12 @@ class Block(nn.Module):
         mask: Tensor,
         cache: Cache | None = None,
         layer: int = 0,
+        kept: Tensor | None = None,
     ) -> Tensor:
-        """Update ``(B, L, dim)`` under a boolean mask ``(B, 1, L, keys)``."""
+        """Update ``(B, L, dim)`` under a boolean mask ``(B, 1, L, keys)``.
+
+        ``kept`` ``(2, B, 1, dim)`` scales what attention and feed-forward add.
+        """
         batch, length, dim = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
@@ -85,8 +89,13 @@ class Block(nn.Module):
             value = cache.values[layer, :, :, :end]
         mixed = attention(query, key, value, mask)
         mixed = self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+        if kept is not None:
+            mixed = mixed * kept[0]
         x = x + mixed.to(x.dtype)
-        return x + self.feed(self.norm2(x)).to(x.dtype)
+        update = self.feed(self.norm2(x))
+        if kept is not None:
+            update = update * kept[1]
+        return x + update.to(x.dtype)
 
 
 class CausalTransformer(nn.Module):
@@ -106,12 +115,33 @@ class CausalTransformer(nn.Module):
             nn.init.normal_(block.out.weight, std=0.02 / (2 * num_layers) ** 0.5)
             nn.init.normal_(block.feed[2].weight, std=0.02 / (2 * num_layers) ** 0.5)
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def draw_kept(
+        self, dropout: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Masks of a dropout that spares or takes a channel in all tokens alike.
+
+        Sequences here are short, and masks that differ from token to token would be
+        averaged away by attention (Y. Gal and Z. Ghahramani, NeurIPS 2016).
+
+        Args:
+            dropout: probability for each sequence ``(B,)``.
+            generator: source of randomness, on the CPU.
+
+        Returns:
+            Factors ``(layers, 2, B, 1, dim)`` whose mean is 1.
+        """
+        shape = (len(self.blocks), 2, len(dropout), 1, self.norm.weight.shape[0])
+        drawn = torch.rand(shape, generator=generator).to(dropout.device)
+        dropout = dropout[:, None, None]
+        return (drawn >= dropout) / (1 - dropout)
+
+    def forward(self, x: Tensor, valid: Tensor, kept: Tensor | None = None) -> Tensor:
         """Process whole sequences.
 
         Args:
             x: tokens ``(B, L, dim)``.
             valid: False where a token is padding that nobody may see, ``(B, L)``.
+            kept: masks of :meth:`draw_kept`.
 
         Returns:
             States ``(B, L, dim)``.
@@ -120,8 +150,8 @@ class CausalTransformer(nn.Module):
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         own = torch.eye(length, dtype=torch.bool, device=x.device)
         mask = (causal & valid[:, None, :] | own)[:, None]
-        for block in self.blocks:
-            x = block(x, mask)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, mask, kept=None if kept is None else kept[layer])
         return self.norm(x)
 
     def new_cache(self, batch: int, max_length: int, like: Tensor) -> Cache:

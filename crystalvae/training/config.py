@@ -18,6 +18,9 @@ class Source:
     beta_max: float | None = None
     """Largest β at which these crystals are trained. Crystals that should help to
     reconstruct, but not shape what is generated, are kept to small β."""
+    label_beta_max: float | None = None
+    """Largest β at which their composition and space group are learned. Above it they
+    teach what follows from these: cells, positions and coordinates."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class TrainingConfig:
     that get other elements, and of those that get other coordinates and cells."""
     augment_beta: float = 0.1
     """Largest β at which crystals are changed."""
+    dropout: float = 0.0
+    """Of the decoder's transformer, at β from ``beta_high`` upwards, where the model
+    would otherwise learn its training crystals by heart."""
     free_bits: float = 0.0
     """Nats of a latent dimension that cost nothing."""
     anneal_steps: int = 0
@@ -84,6 +90,8 @@ class TrainingConfig:
     """Steps between resumable checkpoints."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a share below 1, not {self.dropout}")
         if self.beta_high <= 0:
             raise ValueError(f"beta_high must be positive, not {self.beta_high}")
         if not 0 <= self.beta_min_share <= 1 - self.beta_high_share <= 1:

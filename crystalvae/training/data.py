@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,19 @@ from crystalvae.errors import ConfigError
 from crystalvae.training.config import Source
 
 
+@dataclass(frozen=True)
+class BetaCaps:
+    """Largest β of every training crystal, infinite where it is not limited."""
+
+    all: Tensor
+    """At which it is trained ``(M,)``."""
+    label: Tensor
+    """At which its composition and space group are learned ``(M,)``."""
+
+
 def load_store(
     sources: list[Source], root: Path, limits: DecoderConfig
-) -> tuple[CrystalStore, Tensor]:
+) -> tuple[CrystalStore, BetaCaps]:
     """Put data sets together, leaving out what the model cannot emit.
 
     Args:
@@ -26,7 +38,7 @@ def load_store(
         limits: largest crystals of the decoder.
 
     Returns:
-        The crystals, and the largest β of each ``(M,)``, infinite where not limited.
+        The crystals, and the largest β of each.
 
     Raises:
         ConfigError: nothing is left.
@@ -44,11 +56,13 @@ def load_store(
         largest = np.maximum.reduceat(dataset.comp_count, dataset.comp_offset[:-1])
         fits &= largest <= limits.max_count
         stores.append(CrystalStore.from_packed(dataset, np.flatnonzero(keep & fits)))
-        cap = float("inf") if source.beta_max is None else source.beta_max
-        caps.append(torch.full((len(stores[-1]),), cap))
+        own = [
+            inf if b is None else b for b in (source.beta_max, source.label_beta_max)
+        ]
+        caps.append(torch.tensor(own).expand(len(stores[-1]), 2))
     if not stores or not sum(len(store) for store in stores):
         raise ConfigError("no crystals to load: name packed data sets in [data]")
-    return join_stores(stores), torch.cat(caps)
+    return join_stores(stores), BetaCaps(*torch.cat(caps).unbind(1))
 
 
 def join_stores(stores: list[CrystalStore]) -> CrystalStore:

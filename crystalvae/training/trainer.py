@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crystalvae.batch import CrystalBatch
-from crystalvae.decoder import PARTS
+from crystalvae.decoder import LABELS, PARTS
 from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
@@ -29,6 +30,9 @@ from crystalvae.training.validation import validate
 
 logger = logging.getLogger(__name__)
 
+KERNELS = "8192"
+"""Compiled bfloat16 kernels that oneDNN keeps; a run has some 3,000 shapes, and the
+default of 1,024 would compile most of them again and again."""
 NORM_MEMORY = 0.99
 """Share of the running average of the gradient's norm that a step keeps."""
 
@@ -60,6 +64,7 @@ class Trainer:
     def __init__(
         self, config: RunConfig, root: Path, output: Path, accelerator: str = "auto"
     ):
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
         self.config = config
         self.output = output
         options = config.training
@@ -105,20 +110,25 @@ class Trainer:
         generator = torch.Generator().manual_seed(
             (options.seed * 1_000_003 + step) * 64 + self.fabric.global_rank
         )
-        beta = draw_beta(
-            self.beta_caps[index], self.config.model.latent, options, generator
-        ).to(batch.number.device)
+        caps = self.beta_caps
+        beta = draw_beta(caps.all[index], self.config.model.latent, options, generator)
+        labels = (beta <= caps.label[index]).to(batch.number.device)
+        beta = beta.to(batch.number.device)
         if options.augment_share > 0:
             batch = self._augment(batch, beta, generator)
         noise = torch.randn(batch.distance.shape, generator=generator)
         noisy = batch.distance + options.distance_noise * noise.to(batch.distance)
         batch = dataclasses.replace(batch, distance=noisy.cummax(-1).values)
-        objective = self.model(batch, beta, generator)
+        dropout = None
+        if options.dropout > 0:
+            dropout = options.dropout * (beta >= options.beta_high)
+        objective = self.model(batch, beta, generator, dropout=dropout)
         weight = beta
         if options.anneal_steps:
             weight = beta * min(1.0, (step + 1) / options.anneal_steps)
         kl = objective.posterior.kl(options.free_bits)
-        loss = (objective.distortion + weight * kl).mean()
+        unlearned = sum(objective.parts[part] for part in LABELS) * ~labels
+        loss = (objective.distortion - unlearned + weight * kl).mean()
         self.fabric.backward(loss)
         self._clip()
         self.optimizer.step()
