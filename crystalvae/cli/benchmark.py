@@ -30,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         choices=("mp_20", "perov_5", "carbon_24"),
         help="also COV-R and COV-P with this benchmark's cut-offs (slow)",
     )
-    add_machine_options(parser, "device", "workers")
+    add_machine_options(parser, "device", "workers", "progress")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     import json
     import random
     from itertools import islice
+
+    from tqdm import tqdm
 
     from crystalvae.benchmark.coverage import CUTOFFS, coverage, fingerprints
     from crystalvae.benchmark.generation import generation_metrics
@@ -80,18 +82,35 @@ def run(args: argparse.Namespace) -> int:
         if reference is None:
             raise ConfigError("--coverage needs a --reference")
         cutoffs = CUTOFFS[args.coverage]
-        target = fingerprints(held_out, num_workers=args.workers)
-        sets = [(metrics, crystals)]
+        disable = None if args.progress else True
+
+        def features(drawn: list, home: Path) -> tuple:
+            kept = [crystal for crystal in drawn if crystal is not None]
+            with tqdm(total=len(kept), unit="crystal", disable=disable) as bar:
+                return fingerprints(
+                    kept,
+                    num_workers=args.workers,
+                    cached=home / "coverage.npz",
+                    advance=bar.update,
+                )
+
+        target = features(held_out, _home(args.reference, directory))
+        own = features(crystals, directory)
+        metrics.update(coverage(own, target, cutoffs, len(crystals)))
         if train is not None:
             known = chance.sample(train, min(len(train), len(crystals)))
-            sets.append((floor, known))
-        for result, drawn in sets:
-            kept = [crystal for crystal in drawn if crystal is not None]
-            own = fingerprints(kept, num_workers=args.workers)
-            result.update(coverage(own, target, cutoffs, len(drawn)))
+            own = features(known, _home(args.train, directory))
+            floor.update(coverage(own, target, cutoffs, len(known)))
     table = metrics_table(metrics, floor)
     content = {"settings": settings, "metrics": metrics, "data": floor}
     write_text(directory / "metrics.json", json.dumps(content, indent=1) + "\n")
     write_text(directory / "metrics.md", table + "\n")
     print(table)
     return 0
+
+
+def _home(path: str, otherwise: Path) -> Path:
+    """Where the fingerprints of a set are kept: beside it if it is packed."""
+    from crystalvae.data.packed import MANIFEST
+
+    return Path(path) if (Path(path) / MANIFEST).exists() else otherwise

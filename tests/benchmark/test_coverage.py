@@ -106,3 +106,40 @@ def test_orbits_give_the_mean_over_atoms():
         assert composition.shape == (132,)
     kept = fingerprints([crystal, crystal], num_workers=1)
     np.testing.assert_allclose(kept[0][0], found)
+
+
+def test_fingerprints_are_found_again_by_content(crystals, tmp_path, monkeypatch):
+    asked = []
+
+    def slow(crystal):
+        asked.append(crystal)
+        if crystal.num_atoms == crystals[0].num_atoms:
+            return None
+        return np.full(61, crystal.volume), np.full(132, float(crystal.number))
+
+    monkeypatch.setattr(module, "crystal_fingerprints", slow)
+    path = tmp_path / "coverage.npz"
+    first = fingerprints(crystals[:4], num_workers=1, cached=path)
+    assert len(asked) == 4
+    again = fingerprints([*crystals[5:6], *crystals[:4]], num_workers=1, cached=path)
+    assert len(asked) == 5
+    np.testing.assert_array_equal(again[0][1:], first[0])
+    assert len(first[0]) < 4
+    path.write_bytes(b"truncated")
+    fingerprints(crystals[:4], num_workers=1, cached=path)
+    assert len(asked) == 9
+
+
+def test_an_interruption_keeps_what_was_done(crystals, tmp_path, monkeypatch):
+    def until_the_second(crystal):
+        if crystal is crystals[1]:
+            raise KeyboardInterrupt
+        return np.zeros(61), np.zeros(132)
+
+    monkeypatch.setattr(module, "crystal_fingerprints", until_the_second)
+    monkeypatch.setattr(module, "CHUNK", 1)
+    path = tmp_path / "coverage.npz"
+    with pytest.raises(KeyboardInterrupt):
+        fingerprints(crystals, num_workers=1, cached=path)
+    with np.load(path) as kept:
+        assert len(kept["key"]) == 1
