@@ -7,6 +7,7 @@ import torch
 from crystalvae.batch import CrystalStore
 from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.model import CrystalVAE, EncoderConfig
+from crystalvae.nn.basic import rows_of
 from crystalvae.training.fit_prior import fit_prior
 
 
@@ -129,3 +130,30 @@ def test_unknown_encoder_and_model_are_named():
         EncoderConfig("momentum")
     with pytest.raises(CheckpointError, match="no model"):
         CrystalVAE.from_pretrained("nothing-of-this-name")
+
+
+def test_dropout_acts_on_the_crystals_that_it_is_for(tiny_model, crystals):
+    batch = CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
+    beta = tiny_model.beta_tensor(0.1, len(crystals))
+    dropout = torch.where(torch.arange(len(crystals)) % 2 == 0, 0.5, 0.0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        plain = tiny_model(batch, beta, mean=True).distortion
+        noisy = tiny_model(batch, beta, generator, mean=True, dropout=dropout)
+    same = torch.isclose(plain, noisy.distortion, atol=1e-5)
+    assert torch.equal(same, dropout == 0)
+
+
+def test_surplus_rows_change_nothing(tiny_model, crystals, monkeypatch):
+    """Under autocast the number of sites is rounded up, in heads and encoder alike."""
+    batch = CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
+    beta = tiny_model.beta_tensor(0.1, len(crystals))
+    with torch.no_grad():
+        plain = tiny_model(batch, beta, mean=True)
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: True)
+        rows, counts = rows_of(batch.site_mask)
+        rounded = tiny_model(batch, beta, mean=True)
+    assert len(rows) > int(counts.sum()) == int(batch.site_mask.sum())
+    torch.testing.assert_close(plain.posterior.mu, rounded.posterior.mu)
+    for part, value in plain.parts.items():
+        torch.testing.assert_close(value, rounded.parts[part])

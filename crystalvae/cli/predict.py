@@ -24,7 +24,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--formula", help="what to predict instead, as SrTiO3")
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
     parser.add_argument(
-        "-n", type=int, default=20, help="draws for each composition (%(default)s)"
+        "-n",
+        type=int,
+        default=20,
+        help="structures for each composition (%(default)s)",
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        metavar="D",
+        help="draws for each composition, out of which the -n distinct ones that came "
+        "most often are kept (-n draws, all kept)",
     )
     parser.add_argument(
         "--formula-units",
@@ -77,13 +87,16 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("give either --formula or structures to predict")
     if args.n < 1:
         raise ConfigError("-n must be at least 1")
+    if args.draws is not None and args.draws < args.n:
+        raise ConfigError("--draws must be at least -n")
     cells = None if args.formula is None else _cells(args)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     directory = open_directory(args.output)
     beta, temperature = args.beta, args.temperature
     settings = {
         "model": str(args.model),
-        "draws": args.n,
+        "structures_per_composition": args.n,
+        "draws": args.draws or args.n,
         "beta": model.config.latent.beta_max if beta is None else beta,
         "temperature": TEMPERATURE if temperature is None else temperature,
         "seed": args.seed,
@@ -114,7 +127,13 @@ def _cells(args: argparse.Namespace) -> list[dict[int, int]]:
     ]
 
 
-def _draw(args: argparse.Namespace, model: Any, cells: list[dict[int, int]]) -> list:
+def _draw(
+    args: argparse.Namespace,
+    model: Any,
+    cells: list[dict[int, int]],
+    num: int,
+    draws: int | None = None,
+) -> list:
     from tqdm import tqdm
 
     from crystalvae.data.load import usable_crystals
@@ -128,15 +147,18 @@ def _draw(args: argparse.Namespace, model: Any, cells: list[dict[int, int]]) -> 
         load = PackedDataset if packed else usable_crystals
         analogues = Analogues(load(args.analogues))
     disable = None if args.progress else True
-    with tqdm(total=len(cells) * args.n, unit="crystal", disable=disable) as bar:
+    total = len(cells) * (draws or num)
+    with tqdm(total=total, unit="crystal", disable=disable) as bar:
         return predict(
             model,
             cells,
-            args.n,
+            num,
+            draws=draws,
             analogues=analogues,
             beta=args.beta,
             temperature=args.temperature,
             seed=args.seed,
+            num_workers=args.workers,
             advance=bar.update,
         )
 
@@ -152,7 +174,8 @@ def _predict_formula(
     from crystalvae.design.ranking import distinct_ranked
     from crystalvae.errors import CrystalVAEError
 
-    drawn = [crystal for own in _draw(args, model, cells) for crystal in own]
+    draws = _draw(args, model, cells, args.draws or args.n)
+    drawn = [crystal for own in draws for crystal in own]
     ranked, fallen = distinct_ranked(
         model, drawn, beta=args.beta, num_workers=args.workers
     )
@@ -160,6 +183,9 @@ def _predict_formula(
         raise CrystalVAEError(
             f"none of {len(drawn)} draws passed the checks; raise -n or --temperature"
         )
+    distinct = len(ranked)
+    if args.draws is not None:
+        ranked = ranked[: args.n]
     crystals = [item.crystal for item in ranked]
     names = [
         f"{rank:03d}_{formula_name(crystal)}" for rank, crystal in enumerate(crystals)
@@ -178,6 +204,7 @@ def _predict_formula(
         "formula": args.formula,
         "cells": [sum(cell.values()) for cell in cells],
         **settings,
+        "distinct": distinct,
         "written": len(ranked),
         "fallen": fallen,
         "note": "ranked by the model's log-likelihood; no energy was computed",
@@ -206,7 +233,8 @@ def _predict_known(
     if not references:
         raise DataError(f"{args.input} holds no structure that can be predicted")
     began = time.perf_counter()
-    draws = _draw(args, model, [crystal.composition for crystal in references])
+    wanted = [crystal.composition for crystal in references]
+    draws = _draw(args, model, wanted, args.n, args.draws)
     seconds = time.perf_counter() - began
     flat = [crystal for own in draws for crystal in own]
     scores = log_likelihoods(model, flat, beta=args.beta)

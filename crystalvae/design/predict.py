@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from crystalvae.design.ranking import most_drawn
 from crystalvae.generation import Constraints, SamplingOptions, generate
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ def predict(
     compositions: Sequence[dict[int, int]],
     num: int,
     *,
+    draws: int | None = None,
     analogues: Analogues | None = None,
     beta: float | None = None,
     temperature: float | None = None,
     seed: int = 0,
     constraints: Constraints | None = None,
     batch_size: int = BATCH,
+    num_workers: int | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> list[list[AsymmetricUnit | None]]:
     """Draw crystals of each composition.
@@ -48,9 +51,12 @@ def predict(
     Args:
         model: the model.
         compositions: atomic number → count in the primitive cell.
-        num: draws for each, at least 1. The first is greedy, from the prior's mean, the
-            others are from the prior. With ``analogues``, up to three quarters of them,
-            the first ones, are analogues as they are.
+        num: crystals for each, at least 1. Without ``draws`` the first is greedy, from
+            the prior's mean, and the others are from the prior, as they come. With
+            ``analogues``, up to three quarters of them, the first ones, are analogues
+            as they are.
+        draws: draws for each out of which to choose the distinct ones that came most
+            often (:func:`crystalvae.design.ranking.most_drawn`).
         analogues: known crystals, with whose elements replaced a prediction can begin.
         beta: the knob of the draws from the prior; None is the largest of the trained
             range.
@@ -58,10 +64,12 @@ def predict(
         seed: any integer; the same seed gives the same crystals.
         constraints: only its space groups are heeded.
         batch_size: crystals decoded together.
+        num_workers: processes that compare draws; None is one a core.
         advance: called with the number of crystals done.
 
     Returns:
-        ``num`` crystals for each composition, None for one that was not completed.
+        ``num`` crystals for each composition, None for one that was not completed or
+        where there were no more distinct ones.
     """
     beta = model.config.latent.beta_max if beta is None else beta
     greedy = SamplingOptions(restart_temperature=RESTART_TEMPERATURE)
@@ -70,6 +78,7 @@ def predict(
     )
     dim = model.config.latent.dim
     found: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]
+    drawn: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]
     batches = itertools.count()
 
     def draw(rows: list[int], options: SamplingOptions, z: Tensor | None) -> None:
@@ -90,7 +99,7 @@ def predict(
                 generator=generator,
             ).crystals()
             for row, crystal in zip(own, crystals):
-                found[row].append(crystal)
+                drawn[row].append(crystal)
             if advance is not None:
                 advance(len(own))
 
@@ -99,8 +108,13 @@ def predict(
         for row, composition in enumerate(compositions):
             for known in analogues.propose(composition, most):
                 found[row].append(known.crystal)
-    short = [row for row, own in enumerate(found) if len(own) < num]
+    missing = [num - len(own) for own in found]
+    wanted = [0 if m < 1 else max(m, draws or 0) for m in missing]
+    short = [row for row, count in enumerate(wanted) if count]
     draw(short, greedy, torch.zeros(len(short), dim))
-    more = [row for row, own in enumerate(found) for _ in range(num - len(own))]
-    draw(more, warm, None)
+    draw([row for row, n in enumerate(wanted) for _ in range(n - 1)], warm, None)
+    if draws is not None:
+        drawn = most_drawn(model, drawn, beta=beta, num_workers=num_workers)
+    for row, (own, more) in enumerate(zip(missing, drawn)):
+        found[row] += (more + [None] * own)[:own]
     return found

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from crystalvae.batch import CrystalStore
 from crystalvae.errors import InvalidStructureError
 from crystalvae.geometry.lattice import FREE_COORDS
 from crystalvae.graph import orbit_graph
+from crystalvae.parallel import process_map
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import first_failure, run_checks
 from crystalvae.screening.uniqueness import duplicate_of
@@ -27,6 +29,8 @@ RESOLUTION = 0.05
 """Width, in fractional and log-Cholesky coordinates, over which a density counts as the
 probability of one crystal; it makes different numbers of free coordinates comparable.
 """
+FEW = 256
+"""Crystals that one process compares sooner than two start."""
 CHECKS = ("volume", "shape", "density", "distance", "radii")
 """What a prediction for a formula must pass; its chemistry is the user's choice."""
 
@@ -94,6 +98,48 @@ def num_free(crystal: AsymmetricUnit) -> int:
     cell = FREE_COORDS[int(tables.system[crystal.number])]
     sites = tables.free[crystal.number, crystal.wyckoffs]
     return int(sum(cell)) + int(sites.sum())
+
+
+def most_drawn(
+    model: CrystalVAE,
+    draws: Sequence[Sequence[AsymmetricUnit | None]],
+    *,
+    beta: float | None = None,
+    num_workers: int | None = None,
+) -> list[list[AsymmetricUnit | None]]:
+    """Of several draws for each composition the distinct ones, the most frequent first.
+
+    How often a structure is drawn estimates its probability, coordinates and all, which
+    the density at one of them does not. Each is represented by the likeliest of those
+    that match it.
+
+    Args:
+        model: the model.
+        draws: crystals of each composition, None for what was not completed.
+        beta: the knob of :func:`log_likelihoods`.
+        num_workers: processes of the matching; None is one a core.
+
+    Returns:
+        Crystals of each composition.
+    """
+    kept = [[crystal for crystal in own if crystal is not None] for own in draws]
+    scores = iter(log_likelihoods(model, list(chain(*kept)), beta=beta))
+    with process_map(num_workers, sum(map(len, kept)) >= 2 * FEW) as each:
+        labels = list(each(_labels, kept))
+    found = []
+    for own, firsts in zip(kept, labels):
+        score = list(islice(scores, len(own)))
+        groups: dict[int, list[int]] = defaultdict(list)
+        for place, first in enumerate(firsts):
+            groups[first].append(place)
+        best = [(-len(g), -max(score[i] for i in g), g) for g in groups.values()]
+        best.sort()
+        found.append([own[max(g, key=lambda i: score[i])] for *_, g in best])
+    return found
+
+
+def _labels(crystals: list[AsymmetricUnit]) -> list[int]:
+    return duplicate_of(crystals, num_workers=1)
 
 
 @dataclass

@@ -61,6 +61,7 @@ def test_known_structures_are_all_counted(model_dir, tmp_path, capsys):
     [
         ([], "either --formula or"),
         (["--formula", "NaCl", "-n", "0"], "-n must be"),
+        (["--formula", "NaCl", "-n", "5", "--draws", "4"], "at least -n"),
         (["--formula", "Na0.5Cl"], "not integral"),
         (["--formula", "NaCl", "--num-atoms", "3"], "no multiple"),
         (

@@ -5,7 +5,12 @@ import torch
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.design.analogues import Analogues
 from crystalvae.design.predict import predict
-from crystalvae.design.ranking import distinct_ranked, log_likelihoods, num_free
+from crystalvae.design.ranking import (
+    distinct_ranked,
+    log_likelihoods,
+    most_drawn,
+    num_free,
+)
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions, generate
 from tests.conftest import REFERENCE
@@ -117,3 +122,28 @@ def test_equal_crystals_are_one_prediction(tiny_model, crystals):
     assert ranked[0].score >= ranked[1].score
     assert all(drawn[p.draw] is p.crystal for p in ranked)
     assert {k: n for k, n in fallen.items() if n} == {"incomplete": 1, "duplicate": 1}
+
+
+def test_the_most_frequent_comes_first_once(tiny_model):
+    rutile, nacl, cscl = (
+        AsymmetricUnit.from_structure(REFERENCE[name][0])
+        for name in ("rutile", "nacl", "cscl")
+    )
+    wider = AsymmetricUnit.from_structure(REFERENCE["nacl"][0].apply_strain(0.02))
+    draws = [[cscl, None, nacl, wider, nacl], [rutile], [None, None]]
+    first, second, third = most_drawn(tiny_model, draws, num_workers=1)
+    assert [c.number for c in first] == [225, 221]
+    likeliest = max([nacl, wider], key=lambda c: log_likelihoods(tiny_model, [c])[0])
+    assert first[0] is likeliest
+    assert second == [rutile]
+    assert third == []
+
+
+def test_of_many_draws_the_distinct_ones_are_kept(tiny_model):
+    some = predict(tiny_model, CELLS, 4, draws=12, num_workers=1)
+    assert [len(own) for own in some] == [4, 4, 4]
+    for cell, own in zip(CELLS, some):
+        present = [c for c in own if c is not None]
+        assert all(c.composition == cell for c in present)
+        ranked, _ = distinct_ranked(tiny_model, present, num_workers=1)
+        assert all(item.count == 1 for item in ranked)

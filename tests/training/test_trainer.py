@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import pack, write_packed
 from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
-from crystalvae.training.config import RunConfig
+from crystalvae.training.config import RunConfig, Source
 from crystalvae.training.data import epoch_batches
 from crystalvae.training.trainer import Trainer, resolve_precision
 from tests.conftest import REFERENCE, TINY_OPTIONS
@@ -65,8 +66,24 @@ def test_training_lowers_the_loss_and_leaves_a_model(dataset, tmp_path):
     assert CrystalVAE.from_pretrained(best).card["epoch"] > 0
 
 
+def test_labels_above_their_limit_are_not_learned(dataset, tmp_path):
+    config = run_config(dataset, 1, dropout=0.3, beta_high=1e-4)
+    source = {"path": str(dataset), "label_beta_max": 0.0}
+    changed = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, train=[Source(**source)])
+    )
+    trainer = Trainer(changed, tmp_path, tmp_path / "run", "cpu")
+    trainer.optimizer.step = lambda: None
+    trainer.optimizer.zero_grad = lambda **_: None
+    trainer._step(torch.arange(8), 0)
+    heads = trainer.model.module.decoder
+    for head in (heads.composition_head, heads.group_head):
+        assert all(not p.grad.any() for p in head.parameters() if p.grad is not None)
+    assert any(p.grad.any() for p in heads.lattice_head.parameters())
+
+
 def test_killed_run_resumes_to_the_same_weights(dataset, tmp_path, monkeypatch):
-    config = run_config(dataset, 3)
+    config = run_config(dataset, 3, dropout=0.2, beta_high=0.01)
     train(config, tmp_path / "whole")
     killed = tmp_path / "killed"
     original = Trainer._step
