@@ -60,9 +60,7 @@ class SitePlacer:
             self.run.decoder.wyckoff_head.keys(table), self.run.number
         )
         self.factors = self.run.decoder.species_head.factors(self.run.z)
-        rows = self.run.possible.nonzero().squeeze(1)
-        if len(rows) < size:
-            self._keep(rows, torch.arange(size, device=device))
+        rows = torch.arange(size, device=device)[self._keep(self.run.possible)]
         letter = torch.full((size,), -1, dtype=torch.long, device=device)
         element = torch.zeros(size, dtype=torch.long, device=device)
         for slot in range(slots):
@@ -92,11 +90,10 @@ class SitePlacer:
                 self.run.z[rows], slot + 1, slot + 2
             )
             if slot + 1 < slots:
-                keep = left.nonzero().squeeze(1)
-                token = token[keep]
-                rows = self._keep(keep, rows)
+                order = self._keep(left)
+                rows = rows[order]
                 if len(rows):
-                    self.run.state = self.run.feed(token)
+                    self.run.state = self.run.feed(token[order])
             else:
                 rows = rows[left]
         return Generated(
@@ -112,13 +109,12 @@ class SitePlacer:
             count=self.run.count,
         )
 
-    def _keep(self, keep: Tensor, rows: Tensor) -> Tensor:
-        """Go on with a subset of the active crystals only."""
-        if len(keep) < len(rows):
-            self.run.cache.select(keep)
-            self.run.state = self.run.state[keep]
-            self.run.bias = self.run.bias[keep]
-        return rows[keep]
+    def _keep(self, left: Tensor) -> Tensor:
+        """Go on with some of the active crystals; gives their new order."""
+        order = self.run.cache.drop(~left)
+        self.run.state = self.run.state[order]
+        self.run.bias = self.run.bias[order]
+        return order
 
     def _place(
         self, rows: Tensor, letter: Tensor, element: Tensor, table: Tensor, keys: Tensor

@@ -20,18 +20,29 @@ class Cache:
         self.valid = torch.zeros(shape[0], shape[2], dtype=torch.bool).to(like.device)
         self.length = 0
 
-    def select(self, index: Tensor) -> None:
-        """Keep only the sequences ``index``."""
-        self.keys = self._selected(self.keys, index)
-        self.values = self._selected(self.values, index)
-        self.valid = self.valid[index]
+    def drop(self, gone: Tensor) -> Tensor:
+        """Forget some sequences; the last ones take their places.
 
-    def _selected(self, values: Tensor, index: Tensor) -> Tensor:
-        """Copy what has been written."""
-        layers, _, heads, room, dim = values.shape
-        kept = values.new_empty(layers, len(index), heads, room, dim)
-        kept[..., : self.length, :] = values[:, index, :, : self.length]
-        return kept
+        Moving only these is many times faster than copying all that stay.
+
+        Args:
+            gone: which to forget ``(B,)``.
+
+        Returns:
+            Which sequence stands at each place now ``(M,)``.
+        """
+        size = len(gone) - int(gone.sum())
+        holes = gone[:size].nonzero().squeeze(1)
+        movers = (~gone[size:]).nonzero().squeeze(1) + size
+        written = slice(self.length)
+        for stored in (self.keys, self.values):
+            stored[:, holes, :, written] = stored[:, movers, :, written]
+        self.valid[holes] = self.valid[movers]
+        self.keys, self.values = self.keys[:, :size], self.values[:, :size]
+        self.valid = self.valid[:size]
+        order = torch.arange(size, device=gone.device)
+        order[holes] = movers
+        return order
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

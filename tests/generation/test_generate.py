@@ -121,3 +121,24 @@ def test_greedy_choice_and_nucleus():
 def test_a_model_without_flow_says_so(tiny_model):
     with pytest.raises(ConfigError, match="gaussian"):
         tiny_model.prior_sample(2, prior="flow")
+
+
+def test_dropped_sequences_leave_the_others_as_they_were(tiny_model):
+    """Decoding on after a drop gives what decoding without the dropped ones gives."""
+    transformer = tiny_model.decoder.transformer
+    tokens = torch.randn(6, 3, tiny_model.config.decoder.dim)
+    more = torch.randn(6, 1, tiny_model.config.decoder.dim)
+    gone = torch.tensor([True, False, False, True, False, True])
+
+    def cache_of(rows):
+        cache = transformer.new_cache(len(rows), 8, tokens)
+        transformer.step(tokens[rows], cache)
+        return cache
+
+    with torch.no_grad():
+        cache = cache_of(torch.arange(6))
+        order = cache.drop(gone)
+        assert sorted(order.tolist()) == [1, 2, 4]
+        after = transformer.step(more[order], cache)
+        alone = transformer.step(more[order], cache_of(order))
+    torch.testing.assert_close(after, alone)
