@@ -131,8 +131,8 @@ class Comparison:
 
 
 def compare(
-    draws: Sequence[Sequence[AsymmetricUnit | None]],
-    references: Sequence[AsymmetricUnit],
+    draws: Sequence[Sequence[AsymmetricUnit | Structure | None]],
+    references: Sequence[AsymmetricUnit | Structure],
     *,
     scores: Sequence[float] | None = None,
     unusable: int = 0,
@@ -149,8 +149,8 @@ def compare(
         polymorphs: compute METRe and cRMSE.
         num_workers: processes; None is one a core.
     """
-    structures = [[None if c is None else c.to_structure() for c in d] for d in draws]
-    known = [reference.to_structure() for reference in references]
+    structures = [[None if c is None else _structure(c) for c in d] for d in draws]
+    known = [_structure(reference) for reference in references]
     own = draw_distances(structures, known, num_workers=num_workers)
     nearest = None
     if polymorphs:
@@ -179,6 +179,11 @@ def compare(
             row["nearest_rmse"] = _shown(np.nanmin(distances))
         rows.append(row)
     return Comparison(metrics, rows)
+
+
+def _structure(crystal: AsymmetricUnit | Structure) -> Structure:
+    to_structure = getattr(crystal, "to_structure", None)
+    return crystal if to_structure is None else to_structure()
 
 
 def _shown(distance: float) -> float | str:

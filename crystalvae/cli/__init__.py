@@ -13,6 +13,7 @@ VERBS = (
     "sample",
     "reconstruct",
     "predict",
+    "match",
     "validate",
     "screen",
     "benchmark",
