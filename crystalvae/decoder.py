@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from crystalvae.batch import CrystalBatch
+from crystalvae.errors import ConfigError
 from crystalvae.heads.composition import CompositionHead
 from crystalvae.heads.coordinates import CoordinateHead
 from crystalvae.heads.lattice import LatticeHead
@@ -63,6 +64,21 @@ class DecoderConfig:
             and len(composition) <= self.max_elements
             and max(composition.values()) <= self.max_count
         )
+
+    def require(self, composition: dict[int, int]) -> None:
+        """Refuse a composition that cannot be emitted.
+
+        Raises:
+            ConfigError: it is empty or too large.
+        """
+        if not composition or min(composition.values()) < 1:
+            raise ConfigError("a composition needs at least one atom of each element")
+        if not self.fits(1, composition):
+            raise ConfigError(
+                f"a composition of {len(composition)} elements and up to "
+                f"{max(composition.values())} atoms of one is too large for this "
+                f"model, which has {self.max_elements} and {self.max_count}"
+            )
 
 
 class Decoder(nn.Module):

@@ -46,6 +46,13 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def process_map(num_workers: int | None, pays: bool) -> Iterator[Callable]:
     """A ``map`` over processes, or over none where starting them would not pay.
@@ -54,7 +61,7 @@ def process_map(num_workers: int | None, pays: bool) -> Iterator[Callable]:
         num_workers: processes; None is one a core, 1 is this process.
         pays: whether there is enough to do.
     """
-    num_workers = num_workers or len(os.sched_getaffinity(0))
+    num_workers = num_workers or num_cores()
     if num_workers == 1 or not pays:
         yield map
         return
@@ -90,7 +97,7 @@ def run_chunks(
     if scheduler is not None:
         _run_on_cluster(work, chunks, settle, give_up, scheduler)
         return
-    num_workers = num_workers or len(os.sched_getaffinity(0))
+    num_workers = num_workers or num_cores()
     if num_workers == 1:
         for number, jobs in chunks:
             settle(number, jobs, work(jobs))

@@ -34,15 +34,16 @@ def shipped_models() -> dict[str, Path]:
 
 
 def find_model(name: str | Path) -> Path:
-    """Directory of a model: an existing directory wins, else a shipped name.
+    """Directory of a model: one that holds a model wins, else a shipped name.
 
     Raises:
         CheckpointError: neither; the message lists the shipped names.
     """
-    path = Path(name)
-    if path.is_dir():
+    path, shipped = Path(name), shipped_models()
+    if path.is_dir() and ((path / WEIGHTS_FILE).exists() or str(name) not in shipped):
+        if not (path / WEIGHTS_FILE).exists() and (path / "best").is_dir():
+            raise CheckpointError(f"{path} is a training run; use {path / 'best'}")
         return path
-    shipped = shipped_models()
     if str(name) in shipped:
         return shipped[str(name)]
     close = difflib.get_close_matches(str(name), shipped, 1)
@@ -126,11 +127,16 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
     """CUDA if there is one and nothing was asked for, else what was asked for.
 
     Raises:
-        CheckpointError: CUDA was asked for and is absent.
+        CheckpointError: CUDA was asked for and is absent, or there is no such device.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"torch knows no device {device!r}; use cpu or cuda"
+        ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise CheckpointError("device cuda was asked for, but torch finds no GPU")
     return device

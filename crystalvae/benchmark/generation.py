@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import STRUCTURAL, run_checks
 from crystalvae.screening.density import density_of
 from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of, is_known
+from crystalvae.symmetry.tables import symmetry_tables
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -43,13 +45,18 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 
 def template(crystal: AsymmetricUnit) -> tuple:
-    """Wyckoff template: the group and its occupied letters, elements anonymous."""
-    names: dict[int, int] = {}
-    sites = [
-        (letter, names.setdefault(z, len(names)))
-        for letter, z in zip(crystal.wyckoffs.tolist(), crystal.atomic_numbers.tolist())
-    ]
-    return crystal.number, tuple(sites)
+    """Wyckoff template: the group and the letters of each of its anonymous elements.
+
+    The same for all descriptions of a crystal that the group's normaliser allows.
+    """
+    maps = symmetry_tables().normalizer(crystal.number)[2]
+    descriptions = []
+    for letters in np.unique(maps[:, crystal.wyckoffs], axis=0).tolist():
+        kinds: dict[int, list[int]] = defaultdict(list)
+        for letter, z in zip(letters, crystal.atomic_numbers.tolist()):
+            kinds[z].append(letter)
+        descriptions.append(tuple(sorted(tuple(sorted(k)) for k in kinds.values())))
+    return crystal.number, min(descriptions)
 
 
 def benchmark_valid(crystal: AsymmetricUnit) -> bool:
@@ -169,17 +176,19 @@ def generation_metrics(
         chosen = np.random.default_rng(0).permutation(len(reference))[:2000]
         target = [reference[int(row)] for row in chosen]
         valid = [c for i, c in kept if flags["structural_validity"][i]]
-        metrics["density_wasserstein"] = float(
-            wasserstein_distance(
-                [density_of(c) for c in valid], [density_of(c) for c in target]
+        for name, value in (
+            ("density", density_of),
+            ("num_elements", lambda c: len(c.composition)),
+        ):
+            metrics[f"{name}_wasserstein"] = (
+                float(
+                    wasserstein_distance(
+                        list(map(value, valid)), list(map(value, target))
+                    )
+                )
+                if valid
+                else math.nan
             )
-        )
-        metrics["num_elements_wasserstein"] = float(
-            wasserstein_distance(
-                [len(c.composition) for c in valid],
-                [len(c.composition) for c in target],
-            )
-        )
         groups = [c.number for c in complete], [c.number for c in target]
         metrics["group_chi_square"] = group_chi_square(*groups)
         metrics["group_jensen_shannon"] = jensen_shannon(*groups)

@@ -37,7 +37,24 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in VERBS:
         import_module(f"crystalvae.cli.{verb}").add_parser(subparsers)
+        subparsers.choices[verb].add_argument(
+            "--debug",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
     return parser
+
+
+def _how_to_go_on(args: argparse.Namespace) -> str:
+    if args.verb in ("prepare", "screen"):
+        return "run the same command again to go on"
+    if args.verb == "train":
+        return "run the same command with --resume to go on"
+    output = getattr(args, "output", None)
+    if output is None or not output.exists():
+        return "run the same command again"
+    return f"{output} is incomplete, delete it and run the same command again"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,10 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"crystalvae: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "crystalvae: interrupted; run the same command again to go on",
-            file=sys.stderr,
-        )
+        print(f"crystalvae: interrupted; {_how_to_go_on(args)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

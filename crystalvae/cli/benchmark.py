@@ -53,8 +53,16 @@ def run(args: argparse.Namespace) -> int:
 
     if args.n < 2:
         raise ConfigError("-n must be at least 2")
+    if args.coverage is not None and args.reference is None:
+        raise ConfigError("--coverage needs a --reference")
     directory = open_directory(args.output)
-    settings = {"input": args.input, "n": args.n, "seed": args.seed}
+    settings = {
+        "input": args.input,
+        "n": args.n,
+        "seed": args.seed,
+        "reference": args.reference,
+        "train": args.train,
+    }
     if args.input in shipped_models() or (Path(args.input) / CONFIG_FILE).exists():
         model = CrystalVAE.from_pretrained(args.input, device=args.device)
         stream = draws(
@@ -79,8 +87,6 @@ def run(args: argparse.Namespace) -> int:
         held_out = chance.sample(reference, min(args.n, len(reference)))
         floor = generation_metrics(held_out, train, train, num_workers=args.workers)
     if args.coverage is not None:
-        if reference is None:
-            raise ConfigError("--coverage needs a --reference")
         cutoffs = CUTOFFS[args.coverage]
         disable = None if args.progress else True
 

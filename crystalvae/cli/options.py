@@ -3,6 +3,52 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """An argparse type: an integer from ``low`` upwards."""
+
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{value} is less than {low}")
+        return value
+
+    return integer
+
+
+def number(text: str) -> float:
+    """An argparse type: a finite number, not negative."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 upwards")
+    return value
+
+
+def positive(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    value = number(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 is not positive")
+    return value
+
+
+def share(text: str) -> float:
+    """An argparse type: above 0, at most 1."""
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is more than 1")
+    return value
+
+
+def seed(text: str) -> int:
+    """An argparse type: an integer small enough to be multiplied."""
+    value = int(text)
+    if abs(value) > 10**12:
+        raise argparse.ArgumentTypeError(f"{text} is too large")
+    return value
 
 
 def add_machine_options(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -10,7 +56,9 @@ def add_machine_options(parser: argparse.ArgumentParser, *names: str) -> None:
     if "device" in names:
         parser.add_argument("--device", help="cpu or cuda (cuda if there is one)")
     if "workers" in names:
-        parser.add_argument("--workers", type=int, help="processes (one a core)")
+        parser.add_argument(
+            "--workers", type=at_least(1), help="processes (one a core)"
+        )
     if "progress" in names:
         parser.add_argument(
             "--progress",
@@ -22,10 +70,14 @@ def add_machine_options(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def add_draw_options(parser: argparse.ArgumentParser) -> None:
     """Add what decides how crystals are drawn."""
-    parser.add_argument("--seed", type=int, default=0, help="any integer (%(default)s)")
-    parser.add_argument("--beta", type=float, help="the knob (the model's own choice)")
     parser.add_argument(
-        "--temperature", type=float, help="of every choice (the model's own choice)"
+        "--seed", type=seed, default=0, help="any integer (%(default)s)"
+    )
+    parser.add_argument(
+        "--beta", type=positive, help="the knob (the model's own choice)"
+    )
+    parser.add_argument(
+        "--temperature", type=number, help="of every choice (the model's own choice)"
     )
     parser.add_argument(
         "--part-temperature",
@@ -48,7 +100,7 @@ def part_temperatures(text: str) -> dict[str, float]:
     for entry in text.split(","):
         part, _, value = entry.partition("=")
         try:
-            found[part.strip()] = float(value)
+            found[part.strip()] = number(value)
         except ValueError as error:
             raise argparse.ArgumentTypeError(
                 f"{entry!r} is not of the form PART=TEMPERATURE"

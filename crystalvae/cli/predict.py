@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from crystalvae.cli.options import add_machine_options
+from crystalvae.cli.options import (
+    add_machine_options,
+    at_least,
+    number,
+    positive,
+    seed,
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -52,13 +58,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="known crystals, as the training set: up to three quarters of the draws, "
         "the first ones, are these with their elements replaced",
     )
-    parser.add_argument("--beta", type=float, help="the knob (the model's largest)")
+    parser.add_argument("--beta", type=positive, help="the knob (the model's largest)")
     parser.add_argument(
-        "--temperature", type=float, help="of all of the model's draws but its first"
+        "--temperature", type=number, help="of all of the model's draws but its first"
     )
-    parser.add_argument("--seed", type=int, default=0, help="any integer (%(default)s)")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="use a random N of the structures"
+        "--seed", type=seed, default=0, help="any integer (%(default)s)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=at_least(1),
+        metavar="N",
+        help="use a random N of the structures",
     )
     parser.add_argument(
         "--polymorphs",
@@ -85,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
 
     if (args.formula is None) == (args.input is None):
         raise ConfigError("give either --formula or structures to predict")
+    if args.formula is None and (args.formula_units or args.num_atoms):
+        raise ConfigError("--formula-units and --num-atoms go with --formula")
     if args.n < 1:
         raise ConfigError("-n must be at least 1")
     if args.draws is not None and args.draws < args.n:
@@ -185,7 +198,7 @@ def _predict_formula(
         )
     distinct = len(ranked)
     if args.draws is not None:
-        ranked = ranked[: args.n]
+        ranked = _most_drawn(ranked, args.n)
     crystals = [item.crystal for item in ranked]
     names = [
         f"{rank:03d}_{formula_name(crystal)}" for rank, crystal in enumerate(crystals)
@@ -216,6 +229,17 @@ def _predict_formula(
         f"({fell or 'none'} fell); first {crystals[0]}"
     )
     return 0
+
+
+def _most_drawn(ranked: list, num: int) -> list:
+    """The most frequent of each cell, in the order that they have."""
+    kept = set()
+    cells = {item.crystal.num_primitive_atoms for item in ranked}
+    for cell in cells:
+        own = [i for i, r in enumerate(ranked) if r.crystal.num_primitive_atoms == cell]
+        own.sort(key=lambda i: -ranked[i].count)
+        kept.update(own[:num])
+    return [item for i, item in enumerate(ranked) if i in kept]
 
 
 def _predict_known(

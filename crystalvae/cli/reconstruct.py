@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crystalvae.cli.options import add_machine_options
+from crystalvae.cli.options import (
+    add_machine_options,
+    at_least,
+    positive,
+    seed,
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -16,14 +21,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("model", help="shipped name or directory of a model")
     parser.add_argument("input", help="structures, as for prepare")
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
-    parser.add_argument("-n", type=int, help="use a random N of the structures")
+    parser.add_argument("-n", type=at_least(1), help="use a random N of the structures")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of that choice (%(default)s)"
+        "--seed", type=seed, default=0, help="of that choice (%(default)s)"
     )
-    parser.add_argument("--beta", type=float, help="the knob (most detail)")
+    parser.add_argument("--beta", type=positive, help="the knob (most detail)")
     parser.add_argument(
         "--rounds",
-        type=int,
+        type=at_least(0),
         default=4,
         help="of the search for the crystal that has the encoding (%(default)s)",
     )
@@ -109,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
     summary = {
         "model": str(args.model),
         "input": str(args.input),
+        "n": args.n,
+        "seed": args.seed,
         "structures": len(rows),
         "unusable": len(rows) - len(crystals),
         "encoded": len(crystals),

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crystalvae.cli.options import add_draw_options, add_machine_options, draw_options
+from crystalvae.cli.options import (
+    add_draw_options,
+    add_machine_options,
+    draw_options,
+    share,
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -25,7 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="write every one of the first N draws that is complete, checked or not",
     )
     parser.add_argument(
-        "--top-p", type=float, default=1.0, help="nucleus, 0 to 1 (%(default)s)"
+        "--top-p", type=share, default=1.0, help="nucleus, 0 to 1 (%(default)s)"
     )
     parser.add_argument(
         "--num-atoms",
@@ -117,12 +122,12 @@ def parse_constraints(args: argparse.Namespace):
     from crystalvae.generation import Constraints
 
     composition = elements = groups = None
-    if args.composition:
+    if args.composition is not None:
         composition = parse_formula(args.composition, "--composition")
-    if args.elements:
+    if args.elements is not None:
         symbols = args.elements.replace("-", ",").split(",")
         elements = frozenset(parse_element(s.strip()) for s in symbols)
-    if args.space_group:
+    if args.space_group is not None:
         found: set[int] = set()
         for part in args.space_group.split(","):
             first, last = parse_range(part, "--space-group")
@@ -131,7 +136,9 @@ def parse_constraints(args: argparse.Namespace):
             raise ConfigError("--space-group goes from 1 to 230")
         groups = frozenset(found)
     low, high = (
-        parse_range(args.num_atoms, "--num-atoms") if args.num_atoms else (1, None)
+        (1, None)
+        if args.num_atoms is None
+        else parse_range(args.num_atoms, "--num-atoms")
     )
     return Constraints(composition, elements, groups, low, high)
 
@@ -147,7 +154,11 @@ def run(args: argparse.Namespace) -> int:
         open_directory,
         write_crystals,
     )
-    from crystalvae.design.sample import draw_checked, sampling_defaults
+    from crystalvae.design.sample import (
+        batch_size_for,
+        draw_checked,
+        sampling_defaults,
+    )
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
 
@@ -186,6 +197,14 @@ def run(args: argparse.Namespace) -> int:
         "model": str(args.model),
         "seed": args.seed,
         "raw": args.raw,
+        "n": args.n,
+        "batch_size": batch_size_for(args.n),
+        "asked": {
+            name: getattr(args, name)
+            for name in ("composition", "elements", "space_group", "num_atoms", "prior")
+            if getattr(args, name) is not None
+        },
+        "top_p": args.top_p,
         **sampling_defaults(model, **draw_options(args)),
         "written": len(kept),
         "draws": report.draws,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crystalvae.cli.options import add_machine_options
+from crystalvae.cli.options import add_machine_options, at_least
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "first (%(default)s)",
     )
     parser.add_argument(
-        "--top", type=int, default=1000, help="crystals written (%(default)s)"
+        "--top", type=at_least(0), default=1000, help="crystals written (%(default)s)"
     )
     parser.add_argument(
         "--database",
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "hull of the reference",
     )
     parser.add_argument(
-        "--relax-top", type=int, default=100, help="how many (%(default)s)"
+        "--relax-top", type=at_least(1), default=100, help="how many (%(default)s)"
     )
     parser.add_argument(
         "--stable-below",
@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--reference-steps",
-        type=int,
+        type=at_least(0),
         default=50,
         help="most steps in which known crystals near the hull are relaxed, 0 for none "
         "(%(default)s)",
@@ -95,7 +95,9 @@ def run(args: argparse.Namespace) -> int:
     campaign = screen(
         args.input,
         directory,
-        names=args.checks.split(",") if args.checks else DEFAULT,
+        names=[name.strip() for name in args.checks.split(",")]
+        if args.checks
+        else DEFAULT,
         reference=reference,
         reference_name=args.reference,
         rank_by=args.rank_by,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crystalvae.cli.options import add_machine_options
+from crystalvae.cli.options import add_machine_options, at_least, seed
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -17,15 +17,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("input", help="held-out structures, prepared or as for prepare")
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
     parser.add_argument(
-        "-n", type=int, default=500, help="random structures used (%(default)s)"
+        "-n", type=at_least(2), default=500, help="random structures used (%(default)s)"
     )
     parser.add_argument(
         "--points", type=int, default=8, help="values of β (%(default)s)"
     )
     parser.add_argument(
-        "--draws", type=int, default=200, help="crystals drawn at each (%(default)s)"
+        "--draws",
+        type=at_least(0),
+        default=200,
+        help="crystals drawn at each (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="any integer (%(default)s)")
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="any integer (%(default)s)"
+    )
     add_machine_options(parser, "device", "progress")
 
 

@@ -29,8 +29,10 @@ def run(args: argparse.Namespace) -> int:
     summary = {"input": str(args.input), **summarize(records)}
     write_table(directory / "table.csv", rows)
     write_text(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+    only_smact = sum(record.failures() == ["smact"] for record in records)
     print(
-        f"{summary['passed']} of {summary['structures']} pass all checks, "
+        f"{summary['passed']} of {summary['structures']} pass all checks "
+        f"({only_smact} more fail none but smact, which sample and screen leave out), "
         f"{summary['unreadable']} unreadable; table in {directory}"
     )
     for name, counts in summary["checks"].items():

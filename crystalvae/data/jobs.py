@@ -61,16 +61,16 @@ def fingerprint(source: str | Path, options: dict[str, Any]) -> str:
     parts: list[Any] = [str(source), sorted(options.items(), key=str)]
     path = Path(str(source))
     if path.is_file():
-        stat = path.stat()
-        parts += [stat.st_size, stat.st_mtime_ns]
+        parts += _state(path)
     elif path.is_dir():
-        parts += [(str(p), _size(p)) for p in folder_files(path)]
+        parts += [(str(p), *_state(p)) for p in folder_files(path)]
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _size(path: Path) -> int:
-    """In bytes; −1 for a link that leads nowhere."""
+def _state(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change; −1 for a link that leads nowhere."""
     try:
-        return path.stat().st_size
+        stat = path.stat()
     except OSError:
-        return -1
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 def read_entries(path: str, limit: int | None = None, seed: int = 0) -> list[Entry]:
-    """All entries of an input, or a random choice of ``limit``."""
+    """All entries of an input, or a random choice of ``limit``.
+
+    Raises:
+        DataError: the input cannot be read, or is a prepared data set.
+    """
+    if (Path(path) / MANIFEST).exists():
+        raise DataError(
+            f"{path} is a prepared data set; give the structures themselves"
+        )
     entries = list(read_structures(path))
     if limit is not None and limit < len(entries):
         entries = random.Random(seed).sample(entries, limit)

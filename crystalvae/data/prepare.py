@@ -23,7 +23,7 @@ from crystalvae.data.jobs import (
 from crystalvae.data.packed import MANIFEST, PackedDataset
 from crystalvae.data.packing import merge_shards, read_shard, write_shard
 from crystalvae.data.readers import Entry
-from crystalvae.errors import DataError, InvalidStructureError
+from crystalvae.errors import ConfigError, DataError, InvalidStructureError
 from crystalvae.parallel import TooLong, run_chunks, time_limit
 
 CHUNK = 200
@@ -81,6 +81,7 @@ def prepare(
         The report, also written as ``report.json`` and ``refused.csv`` to the output.
 
     Raises:
+        ConfigError: ``symprec`` is not positive.
         DataError: the input as a whole cannot be read, holds nothing usable, or the
             output cannot be written.
     """
@@ -88,6 +89,10 @@ def prepare(
 
     began = time.perf_counter()
     output = Path(output)
+    if not symprec > 0:
+        raise ConfigError(f"symprec must be positive, not {symprec}")
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; choose another name")
     if output.exists() and not (output / MANIFEST).exists() and any(output.iterdir()):
         raise DataError(f"{output} exists and is no data set; choose another name")
     jobs = structure_jobs(source)
@@ -133,6 +138,7 @@ def prepare(
         report.refused += refused
     report.converted = report.total - len(report.refused)
     if not report.converted:
+        shutil.rmtree(shards)
         reasons = "; ".join(reason for *_, reason in report.refused[:3])
         raise DataError(
             f"{source} holds no usable structure ({reasons or 'it is empty'})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalvae.crystal import AsymmetricUnit
+
+
+MAX_NAME = 200
+"""Bytes of a file name without suffix; most file systems end at 255."""
 
 
 def open_directory(path: Path) -> Path:
@@ -55,7 +60,8 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise DataError(
             f"cannot write {path} ({error}); free some disk space"
         ) from error
@@ -68,7 +74,10 @@ def formula_name(crystal: AsymmetricUnit) -> str:
 
 def unused_name(material_id: str, used: set[str]) -> str:
     """A file name for a material, added to those that are used."""
-    name = material_id.replace("/", "_")
+    name = "".join("_" if c in "/\\" or not c.isprintable() else c for c in material_id)
+    while len(name.encode()) > MAX_NAME:
+        name = name[:-1]
+    name = name or "unnamed"
     while name in used:
         name += "_"
     used.add(name)

@@ -60,6 +60,8 @@ def log_likelihoods(
     beta = model.config.latent.beta_max if beta is None else beta
     scores = [-math.inf] * len(crystals)
     rows, store = encodable(crystals)
+    if store is None:
+        return scores
     for index in torch.arange(len(rows)).split(batch_size):
         batch = store.batch(index).to(model.device)
         cost = model(batch, model.beta_tensor(beta, len(index)), mean=True)

@@ -30,7 +30,7 @@ class Draw:
     crystal: AsymmetricUnit
     """The crystal."""
     index: int
-    """Number of the draw; with the seed it identifies the crystal."""
+    """Number of the draw; with seed, options and batch size it names the crystal."""
     results: dict[str, CheckResult]
     """By name of the check."""
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from crystalvae.errors import ConfigError
 from crystalvae.generation.options import (
     Constraints,
     Generated,
@@ -47,11 +46,13 @@ def generate(
         generator: source of randomness, on the CPU.
 
     Raises:
-        ConfigError: a composition is larger than the model can emit.
+        ConfigError: a composition is larger than the model can emit, or the constraints
+            cannot be obeyed.
     """
     z = z.to(model.device)
     beta = model.beta_tensor(beta, len(z))
     options, constraints = options or SamplingOptions(), constraints or Constraints()
+    constraints.check(model.config.decoder)
     warmer = replace(
         options, temperature=max(options.temperature, options.restart_temperature)
     )
@@ -96,11 +97,7 @@ def _held(model: CrystalVAE, compositions: Sequence[dict[int, int]]) -> Held:
     limits = model.config.decoder
     table = torch.zeros(len(compositions), 2, limits.max_elements + 1, dtype=torch.long)
     for row, composition in enumerate(compositions):
-        if not limits.fits(1, composition):
-            raise ConfigError(
-                f"a composition of {len(composition)} elements and up to "
-                f"{max(composition.values())} atoms of one is too large for this model"
-            )
+        limits.require(composition)
         pairs = torch.tensor(sorted(composition.items()))
         table[row, :, : len(pairs)] = pairs.T
     element, count = table.to(model.device).unbind(1)

@@ -13,6 +13,7 @@ from crystalvae.errors import ConfigError
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.decoder import DecoderConfig
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,44 @@ class Constraints:
     """Fewest atoms in the primitive cell."""
     max_atoms: int | None = None
     """Most atoms in the primitive cell."""
+
+    def check(self, limits: DecoderConfig) -> None:
+        """Refuse what no crystal of a model could obey.
+
+        Args:
+            limits: the largest crystals of the model.
+
+        Raises:
+            ConfigError: the constraints contradict each other or the model.
+        """
+        most = self.max_atoms
+        if self.min_atoms < 1 or (most is not None and most < self.min_atoms):
+            raise ConfigError(f"no number of atoms is {self.min_atoms} to {most}")
+        if self.elements is not None and not self.elements:
+            raise ConfigError("no element is allowed")
+        groups = self.space_groups
+        if groups is not None and not groups <= frozenset(range(1, 231)):
+            raise ConfigError("space groups go from 1 to 230")
+        if groups is not None and not groups:
+            raise ConfigError("no space group is allowed")
+        if self.composition is None:
+            kinds = limits.max_elements
+            if self.elements is not None:
+                kinds = min(kinds, len(self.elements))
+            if self.min_atoms > kinds * limits.max_count:
+                raise ConfigError(
+                    f"{self.min_atoms} atoms are more than this model can emit of "
+                    f"{kinds} elements ({kinds * limits.max_count})"
+                )
+            return
+        limits.require(self.composition)
+        size = sum(self.composition.values())
+        if size < self.min_atoms or (most is not None and size > most):
+            raise ConfigError(
+                f"the composition has {size} atoms, and the number of atoms excludes it"
+            )
+        if self.elements is not None and not self.composition.keys() <= self.elements:
+            raise ConfigError("the composition has elements that are not allowed")
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ class Decoding:
         primitive = [tuple(n for n in row if n) for row in self.count.cpu().tolist()]
         centring = self.tables.centring.tolist()
         number = torch.ones(self.size, dtype=torch.long, device=self.device)
-        self.possible = torch.ones(self.size, dtype=torch.bool, device=self.device)
+        self.possible = self.count.sum(1) >= self.constraints.min_atoms
         pending = torch.arange(self.size, device=self.device)
         if self.held is not None:
             keep = self.held.group_held

@@ -40,6 +40,11 @@ class Campaign:
     extra: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Place → further columns of its row in the table."""
 
+    @property
+    def judged_novelty(self) -> bool:
+        """Whether there was a reference set."""
+        return self.reference is not None or bool(self.nearest)
+
 
 class _Shards:
     """Finished chunks beside the output, to go on after an interruption."""
@@ -207,13 +212,19 @@ def _rank(
 
 
 def funnel(campaign: Campaign) -> list[tuple[str, int]]:
-    """What is left after each step, from all inputs to the survivors."""
+    """What is left after each step, from all inputs to the survivors.
+
+    A check that was computed for nothing is no step.
+    """
     left = list(campaign.inspected)
     steps = [("structures", len(left))]
     left = [item for item in left if item.record.error is None]
     steps.append(("readable", len(left)))
     names = dict.fromkeys(n for item in left for n in item.record.results)
     for name in names:
+        verdicts = [item.record.results.get(name) for item in left]
+        if left and all(v is None or v.passed is None for v in verdicts):
+            continue
         left = [
             item
             for item in left

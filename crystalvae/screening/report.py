@@ -115,7 +115,7 @@ def _sample(reference: Sequence[AsymmetricUnit] | None) -> list[AsymmetricUnit]:
 def _lead(campaign: Campaign, relaxed: Mapping[int, Relaxation] | None) -> str:
     novelty = (
         f"Novelty was judged against {escape(campaign.reference or 'the reference')}."
-        if campaign.nearest
+        if campaign.judged_novelty
         else "Novelty was not judged: no reference set was given."
     )
     energies = (
@@ -135,7 +135,7 @@ def _cards(campaign: Campaign, relaxed: Mapping[int, Relaxation] | None) -> str:
         (f"{steps['structures']:,}", "structures"),
         (f"{checked[-1] / total:.1%}", "pass the checks"),
     ]
-    if campaign.nearest:
+    if "novel" in steps:
         shown.append((f"{steps['novel'] / total:.1%}", "also unique and novel"))
     elif "unique" in steps:
         shown.append((f"{steps['unique'] / total:.1%}", "also unique"))

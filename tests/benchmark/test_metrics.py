@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from pymatgen.core import Lattice, Structure
 
 from crystalvae.benchmark import generation
 from crystalvae.benchmark.generation import (
@@ -129,3 +130,20 @@ def test_benchmark_command(tiny_model, tmp_path, crystals, capsys):
     arguments = ["benchmark", str(tmp_path / "model"), "-n", "4", "-o", str(out)]
     assert main([*arguments, "--workers", "1"]) == 0
     assert (out / "metrics.md").read_text().startswith("| metric")
+
+
+def test_a_template_has_no_elements_and_no_setting():
+    """Perovskites are one template, whichever element stands at the origin."""
+    cell = Lattice.cubic(4)
+    sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+
+    def perovskite(a, b, x):
+        structure = Structure(cell, [a, b, x, x, x], sites)
+        return template(AsymmetricUnit.from_structure(structure))
+
+    known = perovskite("Sr", "Ti", "O")
+    assert perovskite("Ca", "Zr", "O") == known
+    assert perovskite("Ti", "Sr", "O") == known
+    assert perovskite("N", "Fe", "Li") == known
+    rutile = AsymmetricUnit.from_structure(REFERENCE["rutile"][0])
+    assert template(rutile) != known

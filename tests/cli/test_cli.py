@@ -8,7 +8,9 @@ from pymatgen.core import Structure
 
 from crystalvae.cli import main
 from crystalvae.data.prototypes import prototype_crystals
-from crystalvae.pretrained import shipped_models
+from crystalvae.design.output import unused_name
+from crystalvae.errors import CheckpointError
+from crystalvae.pretrained import find_model, shipped_models
 from tests.cli.conftest import table
 from tests.data.test_readers import good_cif, torture
 
@@ -182,3 +184,48 @@ def test_shipped_models_sample(name, tmp_path):
     assert main(["sample", name, "-n", "8", "-o", str(out), "--no-progress"]) == 0
     for path in out.glob("*.cif"):
         assert len(Structure.from_file(path)) > 0
+
+
+def test_an_output_directory_does_not_hide_a_shipped_model(tmp_path, monkeypatch):
+    shipped = shipped_models()
+    if "perov_5" not in shipped:
+        pytest.skip("no weights in this checkout")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "perov_5").mkdir()
+    assert find_model("perov_5") == shipped["perov_5"]
+    run = tmp_path / "run"
+    (run / "best").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="best"):
+        find_model(run)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--top-p", "0"],
+        ["--temperature", "nan"],
+        ["--temperature", "-1"],
+        ["--beta", "0"],
+        ["--seed", "9" * 20],
+        ["--part-temperature", "count=-1"],
+    ],
+)
+def test_numbers_out_of_range_are_wrong_usage(options, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["sample", "x", "-o", str(tmp_path / "a"), *options])
+    assert stopped.value.code == 2
+    assert options[0] in capsys.readouterr().err
+
+
+def test_an_unknown_device_is_one_line(model_dir, tmp_path, capsys):
+    out = str(tmp_path / "a")
+    assert main(["sample", model_dir, "-o", out, "--device", "foo"]) == 1
+    assert "no device 'foo'" in capsys.readouterr().err
+
+
+def test_names_of_files_fit_on_a_disk():
+    used = set()
+    first, second = (unused_name("ü" * 300 + "\n/x", used) for _ in range(2))
+    assert first != second
+    assert max(len(name.encode()) for name in used) <= 250
+    assert not any("/" in name or "\n" in name for name in used)

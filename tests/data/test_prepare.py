@@ -8,7 +8,7 @@ from crystalvae.data import prepare as module
 from crystalvae.data.packed import PackedDataset, pack, write_packed
 from crystalvae.data.prepare import prepare
 from crystalvae.data.prototypes import PROTOTYPES, prototype_crystals
-from crystalvae.errors import DataError
+from crystalvae.errors import ConfigError, DataError
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.distance import check_distance
 from crystalvae.symmetry.spglib_wrapper import space_group_number
@@ -145,3 +145,14 @@ def test_round_trip_of_real_crystals(shared_data, tmp_path):
         shared_data / "carbon_24/val.csv.gz", tmp_path / "set", num_workers=1
     )
     assert report.converted == report.total
+
+
+def test_a_tolerance_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="symprec"):
+        prepare(tmp_path, tmp_path / "out", symprec=0)
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(DataError, match="is a file"):
+        prepare(tmp_path, tmp_path / "out")

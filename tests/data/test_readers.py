@@ -290,3 +290,15 @@ def test_postgresql(postgres):
     by_name = {e.material_id: e.structure for e in entries}
     for name in NAMES:
         assert StructureMatcher().fit(by_name[name], STRUCTURES[name])
+
+
+def test_a_cif_with_two_structures_is_refused(tmp_path):
+    texts = [REFERENCE[name][0].to(fmt="cif") for name in ("rutile", "nacl")]
+    path = tmp_path / "two.cif"
+    path.write_text("\n".join(texts))
+    (entry,) = read_structures(path)
+    assert "2 structures" in entry.error
+    path.write_text("data_global\n_audit_creation_method x\n" + texts[0])
+    (entry,) = read_structures(path)
+    assert entry.error is None
+    assert len(entry.atomic_numbers) == 6

@@ -129,7 +129,9 @@ def test_the_most_frequent_comes_first_once(tiny_model):
         AsymmetricUnit.from_structure(REFERENCE[name][0])
         for name in ("rutile", "nacl", "cscl")
     )
-    wider = AsymmetricUnit.from_structure(REFERENCE["nacl"][0].apply_strain(0.02))
+    wider = AsymmetricUnit.from_structure(
+        REFERENCE["nacl"][0].apply_strain(0.02, inplace=False)
+    )
     draws = [[cscl, None, nacl, wider, nacl], [rutile], [None, None]]
     first, second, third = most_drawn(tiny_model, draws, num_workers=1)
     assert [c.number for c in first] == [225, 221]
@@ -147,3 +149,9 @@ def test_of_many_draws_the_distinct_ones_are_kept(tiny_model):
         assert all(c.composition == cell for c in present)
         ranked, _ = distinct_ranked(tiny_model, present, num_workers=1)
         assert all(item.count == 1 for item in ranked)
+
+
+def test_nothing_drawn_is_nothing_ranked(tiny_model):
+    assert log_likelihoods(tiny_model, [None]) == [-np.inf]
+    assert most_drawn(tiny_model, [[None], []], num_workers=1) == [[], []]
+    assert distinct_ranked(tiny_model, [None])[0] == []

@@ -142,3 +142,33 @@ def test_dropped_sequences_leave_the_others_as_they_were(tiny_model):
         after = transformer.step(more[order], cache)
         alone = transformer.step(more[order], cache_of(order))
     torch.testing.assert_close(after, alone)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"min_atoms": 9, "max_atoms": 3}, "no number of atoms"),
+        ({"elements": frozenset()}, "no element"),
+        ({"space_groups": frozenset({0, 5})}, "1 to 230"),
+        ({"space_groups": frozenset()}, "no space group"),
+        ({"composition": {}}, "at least one atom"),
+        ({"composition": {8: 10**9}}, "too large"),
+        ({"composition": dict.fromkeys(range(3, 15), 1)}, "too large"),
+        ({"composition": {8: 2}, "elements": frozenset({11})}, "not allowed"),
+        ({"composition": {8: 2}, "max_atoms": 1}, "excludes it"),
+        ({"elements": frozenset({8}), "min_atoms": 300}, "more than this model"),
+    ],
+)
+def test_constraints_that_nothing_obeys_are_refused(tiny_model, limits, message):
+    z = torch.zeros(1, tiny_model.config.latent.dim)
+    with pytest.raises(ConfigError, match=message):
+        generate(tiny_model, z, constraints=Constraints(**limits))
+
+
+def test_what_is_complete_has_enough_atoms(tiny_model):
+    limits = Constraints(elements=frozenset({8, 22}), min_atoms=90)
+    z = torch.randn(8, tiny_model.config.latent.dim)
+    options = SamplingOptions(temperature=1.0, restarts=0)
+    found = generate(tiny_model, z, options=options, constraints=limits)
+    for crystal in found.crystals():
+        assert crystal is None or crystal.num_primitive_atoms >= 90

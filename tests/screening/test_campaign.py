@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -263,3 +264,25 @@ def test_copper_has_twelve_neighbours():
     found = average_minimum_distances(copper)
     np.testing.assert_allclose(found[:12], 3.61 / np.sqrt(2), rtol=1e-6)
     np.testing.assert_allclose(found[12:18], 3.61, rtol=1e-6)
+
+
+def test_nothing_is_novel_that_was_not_compared(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.cif").write_text(good_cif())
+    campaign = screen(folder, tmp_path / "out", num_workers=1)
+    assert "unique" in dict(funnel(campaign))
+    assert "novel" not in dict(funnel(campaign))
+
+
+def test_an_edited_file_is_screened_again(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = folder / "a.cif"
+    path.write_text(good_cif())
+    first = screen(folder, tmp_path / "out", num_workers=1)
+    os.utime(path, ns=(1, 1))
+    path.write_text(good_cif().replace("Na", "Li"))
+    again = screen(folder, tmp_path / "out", num_workers=1)
+    formulas = [c.inspected[0].record.formula for c in (first, again)]
+    assert formulas[0] != formulas[1]

@@ -23,7 +23,12 @@ def parse_cif(
     """One entry from the text of a CIF."""
     properties = properties or {}
     try:
-        block = gemmi.cif.read_string(text).sole_block()
+        document = gemmi.cif.read_string(text)
+        holding = [b for b in document if b.find_loop("_atom_site_label")]
+        if len(holding) > 1:
+            error = f"it holds {len(holding)} structures; give each a file of its own"
+            return Entry(material_id, source, error=error)
+        block = holding[0] if holding else document.sole_block()
         small = gemmi.make_small_structure_from_block(block)
     except Exception as error:
         return _parse_slowly(text, material_id, source, properties, str(error))
