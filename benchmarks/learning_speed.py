@@ -10,17 +10,16 @@ Writes ``learning.csv`` and ``learning.png``.
 """
 
 import argparse
-import csv
 import dataclasses
-import tomllib
 from itertools import islice
 from pathlib import Path
 
 from crystalvae.benchmark.generation import generation_metrics
 from crystalvae.benchmark.matching import match_rate
 from crystalvae.benchmark.prediction import compare
-from crystalvae.config import from_dict
+from crystalvae.config import read_toml
 from crystalvae.data.load import usable_crystals
+from crystalvae.design.output import write_table
 from crystalvae.design.predict import predict
 from crystalvae.design.reconstruct import reconstruct
 from crystalvae.design.sample import draws
@@ -91,16 +90,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 9, 27])
     parser.add_argument("-n", type=int, default=400, help="crystals, and draws")
     args = parser.parse_args()
-    base = tomllib.loads(args.config.read_text(encoding="utf-8"))
+    base = read_toml(RunConfig, args.config)
     crystals = usable_crystals(args.val, args.n)
     rows: list[dict] = []
     for start in ("init", "nothing"):
         for epochs in args.epochs:
-            config = from_dict(RunConfig, base)
             config = dataclasses.replace(
-                config,
-                init=config.init if start == "init" else None,
-                training=dataclasses.replace(config.training, epochs=epochs),
+                base,
+                init=base.init if start == "init" else None,
+                training=dataclasses.replace(base.training, epochs=epochs),
             )
             run = args.output / f"{start}_{epochs}"
             trainer = Trainer(config, args.config.parent, run)
@@ -116,10 +114,7 @@ def main() -> None:
                 ),
                 flush=True,
             )
-            with (args.output / "learning.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
+            write_table(args.output / "learning.csv", rows)
     plot(rows, args.output / "learning.png")
 
 

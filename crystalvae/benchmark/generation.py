@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,14 +50,20 @@ def template(crystal: AsymmetricUnit) -> tuple:
 
     The same for all descriptions of a crystal that the group's normaliser allows.
     """
-    maps = symmetry_tables().normalizer(crystal.number)[2]
+    names: dict[int, int] = {}
+    kinds = [names.setdefault(z, len(names)) for z in crystal.atomic_numbers.tolist()]
+    return _template(crystal.number, tuple(crystal.wyckoffs.tolist()), tuple(kinds))
+
+
+@lru_cache(maxsize=100_000)
+def _template(number: int, letters: tuple[int, ...], kinds: tuple[int, ...]) -> tuple:
     descriptions = []
-    for letters in np.unique(maps[:, crystal.wyckoffs], axis=0).tolist():
-        kinds: dict[int, list[int]] = defaultdict(list)
-        for letter, z in zip(letters, crystal.atomic_numbers.tolist()):
-            kinds[z].append(letter)
-        descriptions.append(tuple(sorted(tuple(sorted(k)) for k in kinds.values())))
-    return crystal.number, min(descriptions)
+    for row in symmetry_tables().equivalent_letters(number, letters).tolist():
+        groups: dict[int, list[int]] = defaultdict(list)
+        for letter, kind in zip(row, kinds):
+            groups[kind].append(letter)
+        descriptions.append(tuple(sorted(tuple(sorted(g)) for g in groups.values())))
+    return number, min(descriptions)
 
 
 def benchmark_valid(crystal: AsymmetricUnit) -> bool:

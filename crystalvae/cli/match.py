@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalvae.cli.options import add_machine_options
+from crystalvae.cli.options import add_machine_options, add_polymorphs_option
 
 if TYPE_CHECKING:
     from crystalvae.data.readers.base import Entry
@@ -27,13 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("reference", help="known structures, as for prepare")
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
-    parser.add_argument(
-        "--polymorphs",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="METRe and cRMSE, which match every structure with the predictions for "
-        "all of its composition",
-    )
+    add_polymorphs_option(parser)
     add_machine_options(parser, "workers")
 
 

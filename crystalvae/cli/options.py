@@ -68,6 +68,17 @@ def add_machine_options(parser: argparse.ArgumentParser, *names: str) -> None:
         )
 
 
+def add_polymorphs_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--polymorphs``."""
+    parser.add_argument(
+        "--polymorphs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="METRe and cRMSE, which match every structure with the predictions for "
+        "all of its composition",
+    )
+
+
 def add_draw_options(parser: argparse.ArgumentParser) -> None:
     """Add what decides how crystals are drawn."""
     parser.add_argument(

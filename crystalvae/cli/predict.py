@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from crystalvae.cli.options import (
     add_machine_options,
+    add_polymorphs_option,
     at_least,
     number,
     positive,
@@ -71,13 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="N",
         help="use a random N of the structures",
     )
-    parser.add_argument(
-        "--polymorphs",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="METRe and cRMSE, which match every structure with the draws for all of "
-        "its composition",
-    )
+    add_polymorphs_option(parser)
     parser.add_argument(
         "--cifs",
         action=argparse.BooleanOptionalAction,
@@ -233,13 +229,14 @@ def _predict_formula(
 
 def _most_drawn(ranked: list, num: int) -> list:
     """The most frequent of each cell, in the order that they have."""
-    kept = set()
-    cells = {item.crystal.num_primitive_atoms for item in ranked}
-    for cell in cells:
-        own = [i for i, r in enumerate(ranked) if r.crystal.num_primitive_atoms == cell]
-        own.sort(key=lambda i: -ranked[i].count)
-        kept.update(own[:num])
-    return [item for i, item in enumerate(ranked) if i in kept]
+    taken: Counter[int] = Counter()
+    kept = []
+    for item in sorted(ranked, key=lambda item: -item.count):
+        cell = item.crystal.num_primitive_atoms
+        taken[cell] += 1
+        if taken[cell] <= num:
+            kept.append(item)
+    return sorted(kept, key=lambda item: -item.score)
 
 
 def _predict_known(

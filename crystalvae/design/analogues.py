@@ -143,8 +143,9 @@ class Analogues:
         """Group, letters and new elements, the same for equivalent descriptions."""
         if row not in self.sites:
             crystal = self.known[row]
-            maps = symmetry_tables().normalizer(crystal.number)[2]
-            letters = np.unique(maps[:, crystal.wyckoffs], axis=0).astype(np.int64)
+            tables = symmetry_tables()
+            letters = tables.equivalent_letters(crystal.number, crystal.wyckoffs)
+            letters = letters.astype(np.int64)
             self.sites[row] = crystal.number, letters, crystal.atomic_numbers.tolist()
         number, letters, species = self.sites[row]
         kinds = np.sort(letters * 128 + [renamed[z] for z in species], axis=1)

@@ -7,6 +7,7 @@ All in the settings of the International Tables with origin choice 2, unique axi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -104,6 +105,10 @@ class SymmetryTables:
             self.normalizer_translations[rows],
             self.normalizer_letters[rows],
         )
+
+    def equivalent_letters(self, number: int, letters: Sequence[int]) -> np.ndarray:
+        """The letters of S sites in each of those descriptions, ``(D, S)``."""
+        return np.unique(self.normalizer(number)[2][:, letters], axis=0)
 
 
 @cache
