@@ -32,6 +32,8 @@ from crystalvae.nn.wyckoff import MAX_Z, NUM_LETTERS, WyckoffEmbedding, WyckoffT
 PARTS = ("element", "count", "group", "lattice", "wyckoff", "species", "coords")
 LABELS = ("element", "count", "group")
 """Parts that say what a crystal is before its geometry."""
+GEOMETRY = ("lattice", "coords")
+"""Parts that are continuous."""
 
 
 @dataclass(frozen=True)

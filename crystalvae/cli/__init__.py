@@ -19,6 +19,7 @@ VERBS = (
     "benchmark",
     "tradeoff",
     "prepare",
+    "substitute",
     "train",
     "info",
     "datasets",

@@ -71,7 +71,7 @@ class Analogue:
 @dataclass
 class _Choice:
     row: int
-    renamed: dict[int, int]
+    names: dict[int, int]
     distance: float
     votes: float = 0.0
 
@@ -123,15 +123,15 @@ class Analogues:
                 break
             turn, at = divmod(place, len(rows))
             row = int(rows[at])
-            renamed = dict(zip(known[at].tolist(), wanted[turn].tolist()))
+            names = dict(zip(known[at].tolist(), wanted[turn].tolist()))
             choice = choices.setdefault(
-                self._template(row, renamed), _Choice(row, renamed, distance)
+                self._template(row, names), _Choice(row, names, distance)
             )
             choice.votes += math.exp(-distance / WIDTH)
         found = []
         for choice in sorted(choices.values(), key=lambda c: (-c.votes, c.distance)):
             try:
-                crystal = _renamed(self.known[choice.row], choice.renamed)
+                crystal = renamed(self.known[choice.row], choice.names)
             except InvalidStructureError:
                 continue
             found.append(Analogue(crystal, choice.row, choice.distance, choice.votes))
@@ -139,7 +139,7 @@ class Analogues:
                 break
         return found
 
-    def _template(self, row: int, renamed: dict[int, int]) -> tuple:
+    def _template(self, row: int, names: dict[int, int]) -> tuple:
         """Group, letters and new elements, the same for equivalent descriptions."""
         if row not in self.sites:
             crystal = self.known[row]
@@ -148,7 +148,7 @@ class Analogues:
             letters = letters.astype(np.int64)
             self.sites[row] = crystal.number, letters, crystal.atomic_numbers.tolist()
         number, letters, species = self.sites[row]
-        kinds = np.sort(letters * 128 + [renamed[z] for z in species], axis=1)
+        kinds = np.sort(letters * 128 + [names[z] for z in species], axis=1)
         return number, min(map(tuple, kinds.tolist()))
 
 
@@ -171,8 +171,12 @@ def _assignments(counts: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         yield tuple(itertools.chain(*choice))
 
 
-def _renamed(crystal: AsymmetricUnit, renamed: dict[int, int]) -> AsymmetricUnit:
-    """Other elements on the same sites, in a cell of their size.
+def renamed(crystal: AsymmetricUnit, names: dict[int, int]) -> AsymmetricUnit:
+    """Other elements on the same sites, in a cell of their size, in canonical form.
+
+    Args:
+        crystal: the known crystal.
+        names: old → new atomic number; elements that are not in it stay.
 
     Raises:
         InvalidStructureError: no symmetry is found.
@@ -183,7 +187,7 @@ def _renamed(crystal: AsymmetricUnit, renamed: dict[int, int]) -> AsymmetricUnit
         radii = np.array([table[z]["radius"] for z in species.tolist()])
         return float((crystal.multiplicities * radii**3).sum())
 
-    species = np.array([renamed[z] for z in crystal.atomic_numbers.tolist()])
+    species = np.array([names.get(z, z) for z in crystal.atomic_numbers.tolist()])
     scale = (size(species) / size(crystal.atomic_numbers)) ** (1 / 3)
     new = dataclasses.replace(
         crystal, lattice=crystal.lattice * scale, atomic_numbers=species

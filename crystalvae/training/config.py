@@ -21,6 +21,15 @@ class Source:
     label_beta_max: float | None = None
     """Largest β at which their composition and space group are learned. Above it they
     teach what follows from these: cells, positions and coordinates."""
+    geometry_beta_max: float | None = None
+    """Largest β at which their cells and coordinates are learned. Above it, crystals
+    whose geometry is a guess teach compositions, groups and what sits where."""
+    share: float = 1.0
+    """Share of its crystals that an epoch meets, the next ones in the next epoch."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is above 0 and at most 1, not {self.share}")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -25,11 +26,40 @@ class BetaCaps:
     """At which it is trained ``(M,)``."""
     label: Tensor
     """At which its composition and space group are learned ``(M,)``."""
+    geometry: Tensor
+    """At which its cell and coordinates are learned ``(M,)``."""
 
 
-def load_store(
-    sources: list[Source], root: Path, limits: DecoderConfig
-) -> tuple[CrystalStore, BetaCaps]:
+@dataclass(frozen=True)
+class Crystals:
+    """What a run trains on."""
+
+    store: CrystalStore
+    """All sources put together."""
+    caps: BetaCaps
+    """Largest β of each crystal."""
+    taken: list[tuple[int, int]]
+    """Crystals of each source, and how many of them an epoch meets."""
+
+    def rows(self, seed: int, epoch: int) -> np.ndarray:
+        """Crystals that an epoch meets, as many in every epoch, not shuffled.
+
+        Args:
+            seed: of the run.
+            epoch: number of the epoch.
+        """
+        parts, start = [], 0
+        for place, (size, taken) in enumerate(self.taken):
+            own = np.arange(size)
+            if taken < size:
+                own = np.random.default_rng([seed, place]).permutation(size)
+                own = np.sort(own[(epoch * taken + np.arange(taken)) % size])
+            parts.append(start + own)
+            start += size
+        return np.concatenate(parts)
+
+
+def load_sources(sources: list[Source], root: Path, limits: DecoderConfig) -> Crystals:
     """Put data sets together, leaving out what the model cannot emit.
 
     Args:
@@ -37,13 +67,10 @@ def load_store(
         root: directory that their paths are relative to.
         limits: largest crystals of the decoder.
 
-    Returns:
-        The crystals, and the largest β of each.
-
     Raises:
         ConfigError: nothing is left.
     """
-    stores, caps = [], []
+    stores, caps, taken = [], [], []
     for source in sources:
         dataset = PackedDataset(root / source.path)
         keep = np.ones(len(dataset), bool)
@@ -55,14 +82,15 @@ def load_store(
         fits &= np.diff(dataset.comp_offset) <= limits.max_elements
         largest = np.maximum.reduceat(dataset.comp_count, dataset.comp_offset[:-1])
         fits &= largest <= limits.max_count
-        stores.append(CrystalStore.from_packed(dataset, np.flatnonzero(keep & fits)))
-        own = [
-            inf if b is None else b for b in (source.beta_max, source.label_beta_max)
-        ]
-        caps.append(torch.tensor(own).expand(len(stores[-1]), 2))
+        store = CrystalStore.from_packed(dataset, np.flatnonzero(keep & fits))
+        own = (source.beta_max, source.label_beta_max, source.geometry_beta_max)
+        own = [inf if cap is None else cap for cap in own]
+        stores.append(store)
+        caps.append(torch.tensor(own).expand(len(store), 3))
+        taken.append((len(store), math.ceil(source.share * len(store))))
     if not stores or not sum(len(store) for store in stores):
         raise ConfigError("no crystals to load: name packed data sets in [data]")
-    return join_stores(stores), BetaCaps(*torch.cat(caps).unbind(1))
+    return Crystals(join_stores(stores), BetaCaps(*torch.cat(caps).unbind(1)), taken)
 
 
 def join_stores(stores: list[CrystalStore]) -> CrystalStore:
@@ -85,7 +113,12 @@ def join_stores(stores: list[CrystalStore]) -> CrystalStore:
 
 
 def epoch_batches(
-    num_sites: Tensor, batch_size: int, bucket: int, seed: int, epoch: int
+    num_sites: Tensor,
+    batch_size: int,
+    bucket: int,
+    seed: int,
+    epoch: int,
+    rows: np.ndarray | None = None,
 ) -> list[Tensor]:
     """Index batches of one epoch: shuffled, similar lengths together.
 
@@ -95,12 +128,13 @@ def epoch_batches(
         bucket: batches sorted by length together.
         seed: of the run.
         epoch: number of the epoch; with the seed it decides the order.
+        rows: crystals to meet; all of them if None.
 
     Returns:
         Index tensors; a last incomplete batch is left out if there are others.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(num_sites))
+    order = rng.permutation(len(num_sites) if rows is None else rows)
     sizes = num_sites.cpu().numpy()
     batches = []
     for start in range(0, len(order), batch_size * bucket):

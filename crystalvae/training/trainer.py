@@ -17,13 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crystalvae.batch import CrystalBatch
-from crystalvae.decoder import LABELS, PARTS
+from crystalvae.decoder import GEOMETRY, LABELS, PARTS
 from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
 from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 from crystalvae.training.config import RunConfig
-from crystalvae.training.data import epoch_batches, load_store
+from crystalvae.training.data import epoch_batches, load_sources
 from crystalvae.training.rows import append_row, truncate_rows
 from crystalvae.training.schedule import draw_beta, rate_at
 from crystalvae.training.validation import validate
@@ -75,15 +75,14 @@ class Trainer:
         )
         self.fabric.launch()
         torch.manual_seed(options.seed)
-        self.train_store, self.beta_caps = load_store(
-            config.data.train, root, config.model.decoder
-        )
-        self.val_store, _ = load_store(config.data.val, root, config.model.decoder)
+        limits = config.model.decoder
+        self.crystals = load_sources(config.data.train, root, limits)
+        self.val_store = load_sources(config.data.val, root, limits).store
         model = CrystalVAE(config.model)
         if config.init is not None:
             start_from(model, config.init, root)
         device = self.fabric.device
-        self.train_store = self.train_store.to(device)
+        self.train_store = self.crystals.store.to(device)
         self.val_store = self.val_store.to(device)
         species = self.train_store.comps["comp_element"].cpu()
         self.frequency = torch.bincount(species, minlength=MAX_Z).float().sqrt()
@@ -110,9 +109,12 @@ class Trainer:
         generator = torch.Generator().manual_seed(
             (options.seed * 1_000_003 + step) * 64 + self.fabric.global_rank
         )
-        caps = self.beta_caps
+        caps = self.crystals.caps
         beta = draw_beta(caps.all[index], self.config.model.latent, options, generator)
-        labels = (beta <= caps.label[index]).to(batch.number.device)
+        unlearned = {
+            LABELS: (beta > caps.label[index]).to(batch.number.device),
+            GEOMETRY: (beta > caps.geometry[index]).to(batch.number.device),
+        }
         beta = beta.to(batch.number.device)
         if options.augment_share > 0:
             batch = self._augment(batch, beta, generator)
@@ -127,8 +129,10 @@ class Trainer:
         if options.anneal_steps:
             weight = beta * min(1.0, (step + 1) / options.anneal_steps)
         kl = objective.posterior.kl(options.free_bits)
-        unlearned = sum(objective.parts[part] for part in LABELS) * ~labels
-        loss = (objective.distortion - unlearned + weight * kl).mean()
+        distortion = objective.distortion
+        for parts, without in unlearned.items():
+            distortion = distortion - sum(objective.parts[p] for p in parts) * without
+        loss = (distortion + weight * kl).mean()
         self.fabric.backward(loss)
         self._clip()
         self.optimizer.step()
@@ -253,6 +257,7 @@ class Trainer:
             options.bucket,
             options.seed,
             epoch,
+            self.crystals.rows(options.seed, epoch),
         )
         world, rank = self.fabric.world_size, self.fabric.global_rank
         usable = max(1, len(batches) // world) * world

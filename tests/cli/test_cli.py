@@ -7,6 +7,7 @@ import pytest
 from pymatgen.core import Structure
 
 from crystalvae.cli import main
+from crystalvae.data.packed import PackedDataset, pack, write_packed
 from crystalvae.data.prototypes import prototype_crystals
 from crystalvae.design.output import unused_name
 from crystalvae.errors import CheckpointError
@@ -104,6 +105,23 @@ def test_prepare_and_train_from_the_command_line(tmp_path, capsys):
     assert main([*arguments, "--no-progress"]) == 0
     assert main(["info", str(run / "best")]) == 0
     assert "latent      8 dimensions" in capsys.readouterr().out
+
+
+def test_substitutes_train_beside_the_crystals(tmp_path, capsys):
+    known = tmp_path / "known"
+    built = list(prototype_crystals())[::40]
+    crystals = [crystal for _, crystal in built]
+    write_packed(known, pack(crystals), [name for name, _ in built], {})
+    arguments = ["substitute", str(known), "-o", str(tmp_path / "more"), "-n", "30"]
+    assert main([*arguments, "--workers", "1", "--no-progress"]) == 0
+    assert "one element away" in capsys.readouterr().out
+    relatives = PackedDataset(tmp_path / "more")
+    assert 1 <= len(relatives) <= 30
+    listed = {tuple(crystal.composition.items()) for crystal in crystals}
+    assert not {tuple(c.composition.items()) for c in relatives} & listed
+    assert main(["substitute", str(known), "-o", str(known), "--no-progress"]) == 1
+    assert "choose another name" in capsys.readouterr().err
+    assert len(PackedDataset(known)) == len(crystals)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from crystalvae.data.packed import pack, write_packed
 from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
 from crystalvae.training.config import RunConfig, Source
-from crystalvae.training.data import epoch_batches
+from crystalvae.training.data import epoch_batches, load_sources
 from crystalvae.training.trainer import Trainer, resolve_precision
 from tests.conftest import REFERENCE, TINY_OPTIONS
 
@@ -80,6 +81,39 @@ def test_labels_above_their_limit_are_not_learned(dataset, tmp_path):
     for head in (heads.composition_head, heads.group_head):
         assert all(not p.grad.any() for p in head.parameters() if p.grad is not None)
     assert any(p.grad.any() for p in heads.lattice_head.parameters())
+
+
+def test_guessed_geometry_is_not_learned_above_its_limit(dataset, tmp_path):
+    config = run_config(dataset, 1)
+    source = Source(path=str(dataset), geometry_beta_max=0.0)
+    data = dataclasses.replace(config.data, train=[source])
+    trainer = Trainer(
+        dataclasses.replace(config, data=data), tmp_path, tmp_path / "run", "cpu"
+    )
+    trainer.optimizer.step = lambda: None
+    trainer.optimizer.zero_grad = lambda **_: None
+    trainer._step(torch.arange(8), 0)
+    heads = trainer.model.module.decoder
+    for head in (heads.lattice_head, heads.coordinate_head):
+        assert all(not p.grad.any() for p in head.parameters() if p.grad is not None)
+    for head in (heads.composition_head, heads.wyckoff_head):
+        assert any(p.grad.any() for p in head.parameters())
+
+
+def test_a_share_of_a_source_comes_round_to_all_of_it(dataset, tmp_path):
+    whole = Source(path=str(dataset))
+    part = Source(path=str(dataset), share=0.25)
+    limits = run_config(dataset).model.decoder
+    crystals = load_sources([whole, part], tmp_path, limits)
+    size = len(crystals.store) // 2
+    taken = size // 4
+    epochs = [crystals.rows(seed=3, epoch=epoch) for epoch in range(4)]
+    for rows_met in epochs:
+        assert sorted(set(rows_met)) == rows_met.tolist()
+        assert rows_met[:size].tolist() == list(range(size))
+        assert len(rows_met) == size + taken
+    met = np.concatenate([rows_met[size:] for rows_met in epochs])
+    assert sorted(met) == list(range(size, 2 * size))
 
 
 def test_killed_run_resumes_to_the_same_weights(dataset, tmp_path, monkeypatch):
