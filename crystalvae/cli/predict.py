@@ -60,6 +60,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="known crystals, as the training set: up to three quarters of the draws, "
         "the first ones, are these with their elements replaced",
     )
+    parser.add_argument(
+        "--unlisted",
+        metavar="DATA",
+        help="known crystals, as the training set: what matches one of these is left "
+        "out, to find other structures (use with --draws)",
+    )
     parser.add_argument("--beta", type=positive, help="the knob (the model's largest)")
     parser.add_argument(
         "--temperature", type=number, help="of all of the model's draws but its first"
@@ -110,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
         "temperature": TEMPERATURE if temperature is None else temperature,
         "seed": args.seed,
         "analogues": args.analogues,
+        "unlisted": args.unlisted,
     }
     if cells is not None:
         return _predict_formula(args, model, directory, settings, cells)
@@ -142,19 +149,15 @@ def _draw(
     cells: list[dict[int, int]],
     num: int,
     draws: int | None = None,
+    listed: Any = None,
 ) -> list:
     from tqdm import tqdm
 
-    from crystalvae.data.load import usable_crystals
-    from crystalvae.data.packed import MANIFEST, PackedDataset
+    from crystalvae.data.load import open_known
     from crystalvae.design.analogues import Analogues
     from crystalvae.design.predict import predict
 
-    analogues = None
-    if args.analogues is not None:
-        packed = (Path(args.analogues) / MANIFEST).exists()
-        load = PackedDataset if packed else usable_crystals
-        analogues = Analogues(load(args.analogues))
+    analogues = args.analogues and Analogues(open_known(args.analogues))
     disable = None if args.progress else True
     total = len(cells) * (draws or num)
     with tqdm(total=total, unit="crystal", disable=disable) as bar:
@@ -164,12 +167,21 @@ def _draw(
             num,
             draws=draws,
             analogues=analogues,
+            listed=listed,
             beta=args.beta,
             temperature=args.temperature,
             seed=args.seed,
             num_workers=args.workers,
             advance=bar.update,
         )
+
+
+def _listed(args: argparse.Namespace) -> Any:
+    """The known crystals of ``--unlisted`` by formula, None without."""
+    from crystalvae.data.load import open_known
+    from crystalvae.screening.uniqueness import ReferenceIndex
+
+    return args.unlisted and ReferenceIndex(open_known(args.unlisted))
 
 
 def _predict_formula(
@@ -182,12 +194,18 @@ def _predict_formula(
     from crystalvae.design.output import describe, formula_name, write_crystals
     from crystalvae.design.ranking import distinct_ranked
     from crystalvae.errors import CrystalVAEError
+    from crystalvae.screening.uniqueness import is_known
 
     draws = _draw(args, model, cells, args.draws or args.n)
     drawn = [crystal for own in draws for crystal in own]
     ranked, fallen = distinct_ranked(
         model, drawn, beta=args.beta, num_workers=args.workers
     )
+    listed = _listed(args)
+    if listed is not None:
+        known = is_known([item.crystal for item in ranked], listed)
+        fallen["listed"] = sum(known)
+        ranked = [item for item, is_old in zip(ranked, known) if not is_old]
     if not ranked:
         raise CrystalVAEError(
             f"none of {len(drawn)} draws passed the checks; raise -n or --temperature"
@@ -255,7 +273,7 @@ def _predict_known(
         raise DataError(f"{args.input} holds no structure that can be predicted")
     began = time.perf_counter()
     wanted = [crystal.composition for crystal in references]
-    draws = _draw(args, model, wanted, args.n, args.draws)
+    draws = _draw(args, model, wanted, args.n, args.draws, _listed(args))
     seconds = time.perf_counter() - began
     flat = [crystal for own in draws for crystal in own]
     scores = log_likelihoods(model, flat, beta=args.beta)

@@ -88,3 +88,14 @@ def usable_crystals(
     if not crystals:
         raise DataError(f"{path} holds no structure that can be used")
     return crystals
+
+
+def open_known(path: str) -> PackedDataset | list[AsymmetricUnit]:
+    """Known crystals: a data set as it lies on disk, or any input as asymmetric units.
+
+    Raises:
+        DataError: nothing can be used.
+    """
+    if (Path(path) / MANIFEST).exists():
+        return PackedDataset(path)
+    return usable_crystals(path)

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from crystalvae.design.ranking import most_drawn
 from crystalvae.generation import Constraints, SamplingOptions, generate
+from crystalvae.screening.uniqueness import is_known
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.design.analogues import Analogues
     from crystalvae.model import CrystalVAE
+    from crystalvae.screening.uniqueness import ReferenceIndex
 
 BATCH = 256
 TEMPERATURE = 0.7
@@ -38,6 +40,7 @@ def predict(
     *,
     draws: int | None = None,
     analogues: Analogues | None = None,
+    listed: ReferenceIndex | None = None,
     beta: float | None = None,
     temperature: float | None = None,
     seed: int = 0,
@@ -58,6 +61,8 @@ def predict(
         draws: draws for each out of which to choose the distinct ones that came most
             often (:func:`crystalvae.design.ranking.most_drawn`).
         analogues: known crystals, with whose elements replaced a prediction can begin.
+        listed: known crystals that are not to be predicted again: what matches one is
+            left out.
         beta: the knob of the draws from the prior; None is the largest of the trained
             range.
         temperature: of those after the greedy one; None is :data:`TEMPERATURE`.
@@ -113,8 +118,23 @@ def predict(
     short = [row for row, count in enumerate(wanted) if count]
     draw(short, greedy, torch.zeros(len(short), dim))
     draw([row for row, n in enumerate(wanted) for _ in range(n - 1)], warm, None)
+    if listed is not None:
+        found = _unlisted(found, listed, num_workers)
+        drawn = _unlisted(drawn, listed, num_workers)
     if draws is not None:
         drawn = most_drawn(model, drawn, beta=beta, num_workers=num_workers)
-    for row, (own, more) in enumerate(zip(missing, drawn)):
-        found[row] += (more + [None] * own)[:own]
+    for own, more in zip(found, drawn):
+        short = num - len(own)
+        own += (more + [None] * short)[:short]
     return found
+
+
+def _unlisted(
+    drawn: list[list[AsymmetricUnit | None]],
+    listed: ReferenceIndex,
+    num_workers: int | None,
+) -> list[list[AsymmetricUnit | None]]:
+    """Crystals that match no known one, in the order that they had."""
+    flat = [crystal for own in drawn for crystal in own if crystal is not None]
+    known = dict(zip(map(id, flat), is_known(flat, listed, num_workers=num_workers)))
+    return [[c for c in own if c is None or not known[id(c)]] for own in drawn]

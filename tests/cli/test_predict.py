@@ -54,6 +54,10 @@ def test_known_structures_are_all_counted(model_dir, tmp_path, capsys):
     assert known["rmse"] == pytest.approx(0, abs=1e-4)
     assert "metre" not in known
     assert not list(again.glob("*.cif"))
+    arguments[arguments.index(str(again))] = str(tmp_path / "other")
+    assert main([*arguments, "--no-cifs", "--unlisted", str(folder)]) == 0
+    other = json.loads((tmp_path / "other" / "summary.json").read_text())["first"]
+    assert other["match_rate"] == 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from crystalvae.design.ranking import (
 )
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions, generate
+from crystalvae.screening.uniqueness import ReferenceIndex, is_known
 from tests.conftest import REFERENCE
 
 CELLS = [{8: 3, 22: 1, 38: 1}, {11: 1, 17: 1}, {6: 4}]
@@ -155,3 +156,24 @@ def test_nothing_drawn_is_nothing_ranked(tiny_model):
     assert log_likelihoods(tiny_model, [None]) == [-np.inf]
     assert most_drawn(tiny_model, [[None], []], num_workers=1) == [[], []]
     assert distinct_ranked(tiny_model, [None])[0] == []
+
+
+def test_listed_structures_are_not_predicted_again(tiny_model):
+    cell = CELLS[1]
+    salt = AsymmetricUnit.from_structure(REFERENCE["nacl"][0])
+    free = predict(tiny_model, [cell], 12, temperature=2.0)[0]
+    drawn = [crystal for crystal in free if crystal is not None]
+    assert len({crystal.number for crystal in drawn}) > 1
+    listed = ReferenceIndex([salt, drawn[0]])
+    other = predict(tiny_model, [cell], 12, temperature=2.0, listed=listed)[0]
+    kept = [crystal for crystal in other if crystal is not None]
+    assert 0 < len(kept) < len(drawn)
+    assert not any(is_known(kept, listed, num_workers=1))
+    again = predict(
+        tiny_model,
+        [cell],
+        3,
+        analogues=Analogues([salt]),
+        listed=ReferenceIndex([salt]),
+    )[0]
+    assert not any(is_known([c for c in again if c], ReferenceIndex([salt])))
