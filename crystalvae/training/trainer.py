@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crystalvae.batch import CrystalBatch
+from crystalvae.config import from_dict
 from crystalvae.decoder import GEOMETRY, LABELS, PARTS
 from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
@@ -334,9 +335,11 @@ class Trainer:
                 f"{path} is truncated or no checkpoint ({type(error).__name__}); "
                 "delete it to start again, or restore a copy"
             ) from error
-        if json.loads(state["config"]) != json.loads(
-            json.dumps(dataclasses.asdict(self.config))
-        ):
+        try:
+            same = from_dict(RunConfig, json.loads(state["config"])) == self.config
+        except ConfigError:
+            same = False
+        if not same:
             raise CheckpointError(
                 f"{path} was made with another config; use that one (config.json "
                 "beside it) or another output directory"

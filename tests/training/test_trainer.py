@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -175,6 +176,19 @@ def test_full_disk_keeps_the_last_checkpoint(dataset, tmp_path, monkeypatch):
         train(config, tmp_path / "run")
     torch.load(tmp_path / "run/last.pt", weights_only=True)
     assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_only_the_same_config_resumes(dataset, tmp_path):
+    config = run_config(dataset, 1)
+    train(config, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="another config"):
+        train(run_config(dataset, 1, seed=5), tmp_path / "run", resume=True)
+    state = torch.load(tmp_path / "run/last.pt", weights_only=True)
+    older = json.loads(state["config"])
+    for source in older["data"]["train"]:  # fields that came later
+        del source["share"], source["geometry_beta_max"]
+    torch.save({**state, "config": json.dumps(older)}, tmp_path / "run/last.pt")
+    train(config, tmp_path / "run", resume=True)
 
 
 def test_batches_meet_every_crystal_once_and_keep_lengths_together():
