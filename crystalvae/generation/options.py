@@ -38,9 +38,8 @@ class SamplingOptions:
     restart_copies: int = 3
     """Drafts of each such crystal in a round; the first without a collision is kept."""
     min_distance: float = 0.7
-    """Shortest distance allowed while placing, Å."""
-    radius_share: float = 0.6
-    """Shortest distance allowed as a share of the sum of covalent radii."""
+    """Shortest distance allowed while placing, Å, besides that of the covalent radii
+    (:func:`crystalvae.screening.distance.check_radii`)."""
 
     def __post_init__(self) -> None:
         unknown = set(self.part_temperature) - set(PARTS)

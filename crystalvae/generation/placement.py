@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from crystalvae.nn.wyckoff import NUM_GROUPS, NUM_LETTERS
+from crystalvae.screening.base import element_array
+from crystalvae.screening.distance import radius_share
 from crystalvae.symmetry.tables import symmetry_tables
 
 
@@ -41,13 +43,16 @@ def orbit_operations() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @cache
-def covalent_radii() -> Tensor:
-    """Covalent radii in Å by atomic number, ``(119,)`` (B. Cordero et al., 2008)."""
-    from ase.data import covalent_radii as radii
+def shortest_distances(min_distance: float) -> Tensor:
+    """Shortest allowed distance of two elements in Å, ``(119, 119)``.
 
-    values = torch.zeros(119)
-    values[: min(119, len(radii))] = torch.as_tensor(radii[:119], dtype=torch.float)
-    return values
+    What the check of radii in :mod:`crystalvae.screening.distance` asks for, with radii
+    of B. Cordero et al. (2008), at least ``min_distance``.
+    """
+    radii, species = element_array("radius"), np.arange(119)
+    share = radius_share(species[:, None], species)
+    limits = np.maximum(share * (radii[:, None] + radii), min_distance)
+    return torch.from_numpy(limits).float()
 
 
 def expand_orbits(
@@ -80,25 +85,16 @@ class Placement:
     Args:
         lattice: conventional lattices ``(B, 3, 3)`` in Å.
         capacity: largest number of atoms in a conventional cell.
-        min_distance: shortest allowed distance in Å.
-        radius_share: shortest allowed distance as a share of the sum of covalent radii.
+        limits: shortest allowed distance of two elements in Å, ``(119, 119)``.
     """
 
-    def __init__(
-        self,
-        lattice: Tensor,
-        capacity: int,
-        min_distance: float,
-        radius_share: float,
-    ):
+    def __init__(self, lattice: Tensor, capacity: int, limits: Tensor):
         self.lattice = lattice
         size = len(lattice)
         self.coords = lattice.new_zeros(size, capacity, 3)
         self.species = torch.zeros(size, capacity, dtype=torch.long).to(lattice.device)
         self.count = torch.zeros(size, dtype=torch.long, device=lattice.device)
-        self.radii = covalent_radii().to(lattice.device)
-        self.min_distance = min_distance
-        self.radius_share = radius_share
+        self.limits = limits.to(lattice.device)
         shifts = list(itertools.product((-1, 0, 1), repeat=3))
         shifts.sort(key=lambda shift: shift != (0, 0, 0))
         self.shifts = torch.tensor(shifts, dtype=lattice.dtype, device=lattice.device)
@@ -107,7 +103,7 @@ class Placement:
         self,
         rows: Tensor,
         delta: Tensor,
-        pair: Tensor,
+        limit: Tensor,
         mask: Tensor,
         skip_self: bool,
     ) -> Tensor:
@@ -118,8 +114,7 @@ class Placement:
         squared = squared.view(len(rows), -1, len(self.shifts))
         if skip_self:
             squared[:, 0, 0] = torch.inf
-        limit = (self.radius_share * pair).clamp(min=self.min_distance) ** 2
-        return ((squared.amin(-1) < limit) & mask).any(-1)
+        return ((squared.amin(-1) < limit**2) & mask).any(-1)
 
     def collides(
         self, rows: Tensor, orbit: Tensor, mask: Tensor, species: Tensor
@@ -135,16 +130,14 @@ class Placement:
             species: element of the orbit ``(M,)``.
         """
         here = orbit[:, :1]
-        radius = self.radii[species][:, None]
-        hit = self._too_close(
-            rows, orbit - here, (2 * radius).expand_as(mask), mask, skip_self=True
-        )
+        own = self.limits[species, species][:, None].expand_as(mask)
+        hit = self._too_close(rows, orbit - here, own, mask, skip_self=True)
         most = int(self.count[rows].max())
         if most:
             placed = self.coords[rows, :most]
-            pair = radius + self.radii[self.species[rows, :most]]
+            limit = self.limits[species[:, None], self.species[rows, :most]]
             real = torch.arange(most, device=here.device) < self.count[rows][:, None]
-            hit |= self._too_close(rows, placed - here, pair, real, skip_self=False)
+            hit |= self._too_close(rows, placed - here, limit, real, skip_self=False)
         return hit
 
     def add(self, rows: Tensor, orbit: Tensor, mask: Tensor, species: Tensor) -> None:

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from crystalvae.generation.choose import choose, normal
 from crystalvae.generation.options import Generated
-from crystalvae.generation.placement import Placement, expand_orbits
+from crystalvae.generation.placement import (
+    Placement,
+    expand_orbits,
+    shortest_distances,
+)
 from crystalvae.generation.prefix import Decoding
 from crystalvae.heads.composition import MASKED
 from crystalvae.symmetry.completion import can_complete
@@ -49,12 +53,8 @@ class SitePlacer:
         collides = torch.zeros(size, dtype=torch.bool, device=device)
         self.remaining = self.run.total.clone()
         capacity = int(self.run.total.sum(1).max())
-        self.placement = Placement(
-            self.run.lattice,
-            capacity,
-            self.run.options.min_distance,
-            self.run.options.radius_share,
-        )
+        limits = shortest_distances(self.run.options.min_distance)
+        self.placement = Placement(self.run.lattice, capacity, limits)
         table = self.run.decoder.position.table()
         keys = self.run.decoder.position.look_up_groups(
             self.run.decoder.wyckoff_head.keys(table), self.run.number

@@ -15,7 +15,11 @@ from crystalvae.screening.density import (
     MIN_SHAPE,
     density_of,
 )
-from crystalvae.screening.distance import MIN_DISTANCE, MIN_RADIUS_SHARE
+from crystalvae.screening.distance import (
+    MIN_DISTANCE,
+    MIN_NONMETAL_SHARE,
+    MIN_RADIUS_SHARE,
+)
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -30,7 +34,8 @@ MEANING = {
     "shape": f"the cell is no sliver: V/abc at least {MIN_SHAPE:g}",
     "density": f"{MASS_DENSITY[0]:g} to {MASS_DENSITY[1]:g} g/cm³",
     "distance": f"no two atoms within {MIN_DISTANCE:g} Å, own images included",
-    "radii": f"no two atoms within {MIN_RADIUS_SHARE:g} of the sum of covalent radii",
+    "radii": f"no two atoms within {MIN_RADIUS_SHARE:g} of the sum of covalent radii, "
+    f"nonmetals {MIN_NONMETAL_SHARE:g}",
     "smact": "SMACT's charge balance, for comparison",
     "charge": "known oxidation states can cancel; elements and alloys are exempt",
     "group": "spglib finds the declared space group",

@@ -51,6 +51,25 @@ def test_rock_salt_passes(name):
     assert run_checks(NACL, [name])[name].passed is True
 
 
+@pytest.mark.parametrize(
+    ("pair", "distance", "passes"),
+    [
+        ((7, 7), 1.10, True),  # N2
+        ((6, 8), 1.13, True),  # CO
+        ((6, 7), 1.16, True),  # cyanide
+        ((1, 1), 0.74, True),  # H2
+        ((92, 8), 1.77, True),  # uranyl
+        ((5, 5), 1.18, False),
+        ((8, 8), 0.95, False),
+        ((92, 8), 1.50, False),
+        ((55, 55), 2.80, False),
+    ],
+)
+def test_short_bonds_pass_and_shorter_ones_do_not(pair, distance, passes):
+    box = cell(np.diag([12.0] * 3), pair, [[0, 0, 0], [distance / 12, 0, 0]])
+    assert run_checks(box, ["radii"])["radii"].passed is passes
+
+
 @pytest.mark.parametrize("name", CHECKS)
 def test_each_check_can_fail(name):
     result = run_checks(FAILING[name], [name])[name]
