@@ -101,10 +101,20 @@ class CrystalVAE(nn.Module):
         return next(self.parameters()).device
 
     def beta_tensor(self, beta: float | Tensor | None, size: int) -> Tensor:
-        """β of each crystal, ``(size,)``; None is the smallest of the trained range."""
+        """β of each crystal, ``(size,)``; None is the smallest of the trained range.
+
+        Raises:
+            ConfigError: a single β lies outside the trained range.
+        """
+        low, high = self.config.latent.beta_min, self.config.latent.beta_max
         if beta is None:
-            beta = self.config.latent.beta_min
+            beta = low
         if not isinstance(beta, Tensor):
+            if not low * 0.999 <= beta <= high * 1.001:
+                raise ConfigError(
+                    f"this model was trained for a beta from {low:g} to {high:g}, "
+                    f"not {beta:g}"
+                )
             beta = torch.full((size,), float(beta))
         return beta.to(self.device)
 

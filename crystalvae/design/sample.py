@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from crystalvae.screening.checks import DEFAULT, first_failure, run_checks
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.model import CrystalVAE
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1024
 MAX_DRAWS_PER_CRYSTAL = 50
@@ -156,10 +159,11 @@ def draw_checked(
         **options: of :func:`draws`.
 
     Returns:
-        The crystals with their checks, and the account of all draws.
+        The crystals with their checks, and the account of all draws. Fewer than
+        ``num``, with a warning, where the constraints leave too few.
 
     Raises:
-        CrystalVAEError: the constraints left too few crystals.
+        CrystalVAEError: they leave none.
     """
     limit = num if raw else max_draws or MAX_DRAWS_PER_CRYSTAL * max(num, 20)
     kept: list[Draw] = []
@@ -184,10 +188,15 @@ def draw_checked(
                 bar.update()
     report.kept = len(kept)
     if not raw and len(kept) < num:
-        raise CrystalVAEError(
+        reasons = ", ".join(f"{n} {reason}" for reason, n in report.fallen.items())
+        message = (
             f"only {len(kept)} of {num} crystals passed the checks in {report.draws} "
-            "draws; loosen the constraints, or look at the failures with --raw"
+            f"draws ({reasons} fell); loosen the constraints, or look at what falls "
+            "with --raw"
         )
+        if not kept:
+            raise CrystalVAEError(message)
+        logger.warning(message)
     return kept, report
 
 
