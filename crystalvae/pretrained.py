@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from crystalvae.config import from_dict
 from crystalvae.errors import CheckpointError, ConfigError
+from crystalvae.files import replacing
 
 if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
@@ -67,13 +68,13 @@ def save_model(model: CrystalVAE, directory: Path) -> None:
         "model": dataclasses.asdict(model.config),
         "card": model.card,
     }
-    partial = directory / (WEIGHTS_FILE + ".partial")
-    save_file(weights, partial)
-    text = json.dumps(config, indent=1)
-    partial_config = directory / (CONFIG_FILE + ".partial")
-    partial_config.write_text(text + "\n", encoding="utf-8")
-    partial.replace(directory / WEIGHTS_FILE)
-    partial_config.replace(directory / CONFIG_FILE)
+    text = json.dumps(config, indent=1) + "\n"
+    with (
+        replacing(directory / CONFIG_FILE) as new_config,
+        replacing(directory / WEIGHTS_FILE) as new_weights,
+    ):
+        save_file(weights, new_weights)
+        new_config.write_text(text, encoding="utf-8")
 
 
 def load_model(

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1] / "crystalvae"
 LAYER = {
     "errors": 0,
     "config": 0,
+    "files": 0,
     "parallel": 1,
     "geometry": 1,
     "symmetry": 2,

@@ -14,6 +14,7 @@ import hashlib
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from scipy.spatial.distance import cdist
 
 from crystalvae.benchmark.magpie import MEANS, SPREADS
 from crystalvae.errors import ConfigError
+from crystalvae.files import replacing
 from crystalvae.parallel import process_map
 
 if TYPE_CHECKING:
@@ -112,13 +114,9 @@ class _Kept:
     def save(self) -> None:
         if self.path is None or not self.rows:
             return
-        partial_file = self.path.with_suffix(".partial.npz")
-        try:
-            key, row = list(self.rows), np.stack(list(self.rows.values()))
-            np.savez(partial_file, key=np.array(key), row=row)
-            partial_file.replace(self.path)
-        except OSError:
-            partial_file.unlink(missing_ok=True)
+        key, row = list(self.rows), np.stack(list(self.rows.values()))
+        with suppress(OSError), replacing(self.path) as partial:
+            np.savez(partial, key=np.array(key), row=row)
 
 
 def fingerprints(

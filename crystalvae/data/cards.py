@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from crystalvae.errors import DataError
+from crystalvae.files import replacing
 
 TIMEOUT = 30
 
@@ -60,10 +61,10 @@ def fetch(name: str, directory: Path, *, progress: bool = False) -> list[Path]:
 
 
 def _download(url: str, path: Path, checksum: str | None, progress: bool) -> Path:
-    partial = path.with_name(path.name + ".partial")
     digest = hashlib.sha256()
     try:
         with (
+            replacing(path) as partial,
             urllib.request.urlopen(url, timeout=TIMEOUT) as response,
             partial.open("wb") as file,
             tqdm(
@@ -78,16 +79,15 @@ def _download(url: str, path: Path, checksum: str | None, progress: bool) -> Pat
                 file.write(block)
                 digest.update(block)
                 bar.update(len(block))
+            if checksum is not None and digest.hexdigest() != checksum:
+                raise DataError(
+                    f"{url} has another checksum than its card; try again later"
+                )
     except (urllib.error.URLError, OSError, ValueError) as error:
-        partial.unlink(missing_ok=True)
         raise DataError(
             f"cannot fetch {url} ({error}); download it where there is a network, save "
             f"it as {path}, and pass that to `crystalvae prepare`"
         ) from error
-    if checksum is not None and digest.hexdigest() != checksum:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{url} has another checksum than its card; try again later")
-    partial.replace(path)
     return path
 
 
@@ -96,14 +96,15 @@ def write_prototypes(path: Path, *, progress: bool = False) -> Path:
     from crystalvae.cif import write_cif
     from crystalvae.data.prototypes import prototype_crystals
 
-    partial = path.with_name(path.name + ".partial")
     crystals = tqdm(
         prototype_crystals(), unit="crystal", disable=None if progress else True
     )
-    with gzip.open(partial, "wt", encoding="utf-8", newline="") as file:
+    with (
+        replacing(path) as partial,
+        gzip.open(partial, "wt", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["material_id", "cif"])
         for name, crystal in crystals:
             writer.writerow([name, write_cif(crystal, name=name)])
-    partial.replace(path)
     return path

@@ -17,6 +17,7 @@ from crystalvae.data.packed import (
     SITE_ARRAYS,
     pack,
 )
+from crystalvae.files import replacing
 
 
 def write_shard(
@@ -39,10 +40,8 @@ def write_shard(
     """
     meta = {"kept": list(kept), "refused": list(refused), "total": total}
     arrays = pack(crystals, graphs) if crystals else {}
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez(file, meta=np.array(json.dumps(meta)), **arrays)
-    partial.replace(path)
+    with replacing(path) as partial:
+        np.savez(partial, meta=np.array(json.dumps(meta)), **arrays)
 
 
 def read_shard(

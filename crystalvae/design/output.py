@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalvae.errors import DataError
+from crystalvae.files import replacing
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -55,13 +55,10 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DataError: the disk is full or the place is not writable.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise DataError(
             f"cannot write {path} ({error}); free some disk space"
         ) from error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from crystalvae.errors import InvalidStructureError
+from crystalvae.files import replacing
 from crystalvae.parallel import process_map
 
 if TYPE_CHECKING:
@@ -118,12 +120,8 @@ def reference_fingerprints(
         parts = list(each(_of_crystals, chunks))
     found = np.concatenate(parts).astype(np.float32)
     if cached is not None:
-        partial_file = cached.with_suffix(".partial.npy")
-        try:
-            np.save(partial_file, found)
-            partial_file.replace(cached)
-        except OSError:
-            partial_file.unlink(missing_ok=True)
+        with suppress(OSError), replacing(cached) as partial:
+            np.save(partial, found)
     return found
 
 

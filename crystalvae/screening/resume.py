@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalvae.errors import DataError
+from crystalvae.files import replacing
 
 _UNREADABLE = (
     AttributeError,
@@ -32,12 +33,10 @@ def save_pickle(path: Path, value: Any) -> None:
     Raises:
         DataError: the disk is full or the place is not writable.
     """
-    partial = path.with_suffix(".partial")
     try:
-        partial.write_bytes(pickle.dumps(value))
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(pickle.dumps(value))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(
             f"cannot write {path} ({error}); free some disk space and run the same "
             "command again to go on"

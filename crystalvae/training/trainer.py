@@ -20,6 +20,7 @@ from crystalvae.batch import CrystalBatch
 from crystalvae.config import from_dict
 from crystalvae.decoder import GEOMETRY, LABELS, PARTS
 from crystalvae.errors import CheckpointError, ConfigError, DataError
+from crystalvae.files import replacing
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
 from crystalvae.training.augment import disturb, drop_sites, exchange_elements
@@ -194,10 +195,9 @@ class Trainer:
                 "choose another directory"
             )
         if self.fabric.is_global_zero:
-            _write_atomically(
-                self.output / "config.json",
-                json.dumps(dataclasses.asdict(self.config), indent=1).encode(),
-            )
+            with replacing(self.output / "config.json") as partial:
+                config = dataclasses.asdict(self.config)
+                partial.write_text(json.dumps(config, indent=1), encoding="utf-8")
         world = self.fabric.world_size
         per_epoch = len(self._batches(0))
         total = per_epoch * options.epochs
@@ -316,16 +316,14 @@ class Trainer:
             "progress": dataclasses.asdict(self.progress),
             "config": json.dumps(dataclasses.asdict(self.config)),
         }
-        partial = path.with_suffix(".partial")
         try:
-            torch.save(state, partial)
+            with replacing(path) as partial:
+                torch.save(state, partial)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             raise CheckpointError(
                 f"cannot write {path} ({error}); free some disk space and --resume: "
                 "the checkpoint before is intact"
             ) from error
-        partial.replace(path)
 
     def _load(self, path: Path) -> None:
         try:
@@ -389,9 +387,3 @@ def start_from(model: CrystalVAE, name: str, root: Path) -> None:
     weights = source.state_dict()
     kept = {n: v for n, v in weights.items() if not n.startswith("prior.")}
     model.load_state_dict(kept, strict=model.prior is None)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -38,7 +38,7 @@ def card(monkeypatch, server):
 def test_fetch_downloads_every_split(card, tmp_path):
     (path,) = fetch("local", tmp_path / "out")
     assert path.read_text() == "material_id,cif\n"
-    assert not list((tmp_path / "out").glob("*.partial"))
+    assert not list((tmp_path / "out").glob("partial-*"))
 
 
 def test_wrong_checksum_is_refused(card, tmp_path):

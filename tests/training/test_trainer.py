@@ -175,7 +175,7 @@ def test_full_disk_keeps_the_last_checkpoint(dataset, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="disk space"):
         train(config, tmp_path / "run")
     torch.load(tmp_path / "run/last.pt", weights_only=True)
-    assert not list((tmp_path / "run").glob("*.partial"))
+    assert not list((tmp_path / "run").glob("partial-*"))
 
 
 def test_only_the_same_config_resumes(dataset, tmp_path):
