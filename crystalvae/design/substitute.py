@@ -53,6 +53,19 @@ class Exchange:
     """Atomic number that comes."""
 
 
+def families_of(crystal: AsymmetricUnit) -> Iterator[tuple[tuple, int]]:
+    """What is left of a crystal without one of its elements, and that element.
+
+    The same for all descriptions of a crystal; hashable.
+    """
+    species = crystal.atomic_numbers
+    letters = _equivalent_letters(crystal.number, tuple(crystal.wyckoffs.tolist()))
+    for element in set(species.tolist()):
+        others = np.where(species == element, 0, species)
+        kinds = np.sort(letters * 128 + others, axis=1)
+        yield (crystal.number, *min(map(tuple, kinds.tolist()))), element
+
+
 def exchange_counts(known: PackedDataset | Sequence[AsymmetricUnit]) -> np.ndarray:
     """How often one element takes the place of another in known crystals.
 
@@ -67,12 +80,8 @@ def exchange_counts(known: PackedDataset | Sequence[AsymmetricUnit]) -> np.ndarr
     """
     families: dict[tuple, set[int]] = defaultdict(set)
     for crystal in known:
-        species = crystal.atomic_numbers
-        letters = _equivalent_letters(crystal.number, tuple(crystal.wyckoffs.tolist()))
-        for element in set(species.tolist()):
-            others = np.where(species == element, 0, species)
-            kinds = np.sort(letters * 128 + others, axis=1)
-            families[crystal.number, min(map(tuple, kinds.tolist()))].add(element)
+        for family, element in families_of(crystal):
+            families[family].add(element)
     counts = np.zeros((MAX_Z, MAX_Z))
     for elements in families.values():
         members = np.array(sorted(elements))
