@@ -8,7 +8,7 @@ known ones: how many are unknown crystals, and how many are SMACT-valid.
 """
 
 import argparse
-from math import gcd
+import math
 
 from crystalvae.data.packed import PackedDataset, compositions_of
 from crystalvae.design.substitute import draw_exchanges, exchange_counts, families_of
@@ -16,7 +16,7 @@ from crystalvae.screening.charge import smact_valid
 
 
 def valid(composition: dict[int, int]) -> bool:
-    divisor = gcd(*composition.values())
+    divisor = math.gcd(*composition.values())
     return smact_valid({z: n // divisor for z, n in composition.items()})
 
 
@@ -35,7 +35,8 @@ def main() -> None:
     same = sum(any(e in families.get(f, ()) for f, e in own) for own in wanted)
     near = sum(any(f in families for f, _ in own) for own in wanted)
     counts = exchange_counts(known)
-    print(f"pairs of known crystals that differ in one element: {counts.sum() / 2:.0f}")
+    pairs = sum(math.comb(len(elements), 2) for elements in families.values())
+    print(f"pairs of known crystals that differ in one element: {pairs}")
     print(f"unknown crystals equal to a known one: {same / len(unknown):.1%}")
     print(f"unknown crystals one element from a known one: {near / len(unknown):.1%}")
 
@@ -45,8 +46,8 @@ def main() -> None:
     hits = charged = before = 0
     for exchange in drawn:
         old = compositions[exchange.row]
-        pairs = families_of(known[exchange.row])
-        family = next(family for family, z in pairs if z == exchange.old)
+        own = families_of(known[exchange.row])
+        family = next(family for family, z in own if z == exchange.old)
         hits += (family, exchange.new) in targets
         charged += valid(
             {exchange.new if z == exchange.old else z: n for z, n in old.items()}

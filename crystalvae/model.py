@@ -246,7 +246,7 @@ class CrystalVAE(nn.Module):
     def sample(
         self, num: int, *, seed: int = 0, **options: Any
     ) -> list[AsymmetricUnit]:
-        """Draw ``num`` complete crystals; see :func:`crystalvae.design.sample`."""
+        """Draw crystals that pass the checks; see :func:`crystalvae.design.sample`."""
         from crystalvae.design.sample import draw
 
         return draw(self, num, seed=seed, **options)

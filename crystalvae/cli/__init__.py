@@ -52,6 +52,8 @@ def _how_to_go_on(args: argparse.Namespace) -> str:
         return "run the same command again to go on"
     if args.verb == "train":
         return "run the same command with --resume to go on"
+    if args.verb == "substitute":
+        return "nothing was written, run the same command again"
     output = getattr(args, "output", None)
     if output is None or not output.exists():
         return "run the same command again"

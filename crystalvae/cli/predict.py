@@ -157,7 +157,9 @@ def _draw(
     from crystalvae.design.analogues import Analogues
     from crystalvae.design.predict import predict
 
-    analogues = args.analogues and Analogues(open_known(args.analogues))
+    analogues = None
+    if args.analogues is not None:
+        analogues = Analogues(open_known(args.analogues))
     disable = None if args.progress else True
     total = len(cells) * (draws or num)
     with tqdm(total=total, unit="crystal", disable=disable) as bar:
@@ -181,7 +183,9 @@ def _listed(args: argparse.Namespace) -> Any:
     from crystalvae.data.load import open_known
     from crystalvae.screening.uniqueness import ReferenceIndex
 
-    return args.unlisted and ReferenceIndex(open_known(args.unlisted))
+    if args.unlisted is None:
+        return None
+    return ReferenceIndex(open_known(args.unlisted))
 
 
 def _predict_formula(
@@ -196,16 +200,22 @@ def _predict_formula(
     from crystalvae.errors import CrystalVAEError
     from crystalvae.screening.uniqueness import is_known
 
+    listed = _listed(args)
     draws = _draw(args, model, cells, args.draws or args.n)
     drawn = [crystal for own in draws for crystal in own]
     ranked, fallen = distinct_ranked(
         model, drawn, beta=args.beta, num_workers=args.workers
     )
-    listed = _listed(args)
-    if listed is not None:
-        known = is_known([item.crystal for item in ranked], listed)
+    if listed is not None and ranked:
+        found = [item.crystal for item in ranked]
+        known = is_known(found, listed, num_workers=args.workers)
         fallen["listed"] = sum(known)
         ranked = [item for item, is_old in zip(ranked, known) if not is_old]
+        if not ranked:
+            raise CrystalVAEError(
+                f"every distinct crystal of {len(drawn)} draws is in {args.unlisted}; "
+                "raise --draws or --temperature"
+            )
     if not ranked:
         raise CrystalVAEError(
             f"none of {len(drawn)} draws passed the checks; raise -n or --temperature"

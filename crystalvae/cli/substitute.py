@@ -7,6 +7,8 @@ from pathlib import Path
 
 from crystalvae.cli.options import add_machine_options, at_least, seed
 
+MAKER = "substitute"
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
@@ -17,7 +19,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("data", type=Path, help="data set made by prepare")
     parser.add_argument("-o", "--output", type=Path, required=True, help="data set")
     parser.add_argument(
-        "-n", type=at_least(1), help="crystals at most (four times as many as known)"
+        "-n",
+        type=at_least(1),
+        help="crystals at most (four times as many as known, at most 500,000)",
     )
     parser.add_argument(
         "--seed", type=seed, default=0, help="any integer (%(default)s)"
@@ -29,16 +33,13 @@ def run(args: argparse.Namespace) -> int:
     """Substitute and write."""
     from tqdm import tqdm
 
-    from crystalvae.data.packed import MANIFEST, PackedDataset, write_packed
+    from crystalvae.data.packed import PackedDataset, write_packed
     from crystalvae.design.substitute import substitute
     from crystalvae.errors import DataError
 
     known = PackedDataset(args.data)
-    if args.output.resolve() == args.data.resolve():
-        raise DataError(f"{args.output} is the data set itself; choose another name")
-    if args.output.exists() and not (args.output / MANIFEST).exists():
-        raise DataError(f"{args.output} exists and is no data set; choose another name")
-    num = args.n or 4 * len(known)
+    _require_place(args.output)
+    num = args.n or min(4 * len(known), 500_000)
     disable = None if args.progress else True
     with tqdm(total=num, unit="crystal", disable=disable) as bar:
         arrays, exchanges = substitute(
@@ -48,12 +49,43 @@ def run(args: argparse.Namespace) -> int:
             num_workers=args.workers,
             advance=bar.update,
         )
-    info = {"source": args.data.name, "options": {"num": num, "seed": args.seed}}
+    info = {
+        "made_by": MAKER,
+        "source": args.data.name,
+        "options": {"num": num, "seed": args.seed},
+    }
     names = [f"{known.material_ids[e.row]}-{e.old}-{e.new}" for e in exchanges]
-    write_packed(args.output, arrays, names, {}, info)
+    try:
+        write_packed(args.output, arrays, names, {}, info)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {args.output} ({error}); free some disk space"
+        ) from error
     parents = len({exchange.row for exchange in exchanges})
     print(
         f"{len(exchanges)} crystals in {args.output}, each one element away from a "
         f"known one ({parents} of {len(known)} took part)"
     )
     return 0
+
+
+def _require_place(output: Path) -> None:
+    """Refuse an output that would cost something else, or cannot be written.
+
+    Raises:
+        DataError: it is a file, another kind of folder or data set, or not writable.
+    """
+    from crystalvae.data.packed import MANIFEST, PackedDataset
+    from crystalvae.errors import DataError
+
+    if output.is_dir() and any(output.iterdir()):
+        made = (output / MANIFEST).exists() and PackedDataset(output).info
+        if not made or made.get("made_by") != MAKER:
+            raise DataError(
+                f"{output} exists and was not made by substitute; choose another name"
+            )
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make {output} ({error})") from error

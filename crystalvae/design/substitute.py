@@ -1,8 +1,8 @@
 """Unlisted relatives of known crystals: one element exchanged for another.
 
-Two known crystals that differ in one element only, on the same positions of the same
-space group (MgAl2O4 and ZnAl2O4), show an exchange that chemistry allows. Counted over
-a data set, such pairs say which element may take whose place, and how often; known
+Two known crystals that differ in one element only, on the same Wyckoff positions of the
+same space group (MgAl2O4 and ZnAl2O4), show an exchange that chemistry allows. Counted
+over a data set, such pairs say which element may take whose place, and how often; known
 crystals with elements exchanged that often are what a model that generates should have
 seen besides the known ones. Of MP-20's validation crystals 80 % differ from a training
 crystal in one element at most.
@@ -25,7 +25,8 @@ import numpy as np
 from crystalvae.data.packed import compositions_of, join, pack
 from crystalvae.design.analogues import renamed
 from crystalvae.errors import DataError, InvalidStructureError
-from crystalvae.parallel import process_map
+from crystalvae.graph import orbit_graph
+from crystalvae.parallel import run_chunks
 from crystalvae.screening.charge import smact_valid
 from crystalvae.symmetry.tables import symmetry_tables
 
@@ -34,9 +35,11 @@ if TYPE_CHECKING:
     from crystalvae.data.packed import PackedDataset
 
 CHUNK = 250
+BLOCK = 1_000_000
+"""Exchanges drawn at a time at most."""
 MAX_Z = 119
-PROPOSALS = 20
-"""Exchanges that are drawn at most for each one that is wanted."""
+ROUNDS = 20
+"""Rounds, each of twice as many exchanges as are missing, before fewer must do."""
 PAYS = 500
 """Crystals from which on processes are worth their start."""
 
@@ -56,7 +59,8 @@ class Exchange:
 def families_of(crystal: AsymmetricUnit) -> Iterator[tuple[tuple, int]]:
     """What is left of a crystal without one of its elements, and that element.
 
-    The same for all descriptions of a crystal; hashable.
+    Group, Wyckoff letters and the other elements on them, not the coordinates. The same
+    for all descriptions of a crystal; hashable.
     """
     species = crystal.atomic_numbers
     letters = _equivalent_letters(crystal.number, tuple(crystal.wyckoffs.tolist()))
@@ -69,8 +73,8 @@ def families_of(crystal: AsymmetricUnit) -> Iterator[tuple[tuple, int]]:
 def exchange_counts(known: PackedDataset | Sequence[AsymmetricUnit]) -> np.ndarray:
     """How often one element takes the place of another in known crystals.
 
-    A set of n crystals that are equal but for one element adds 1 / (n - 1) to each of
-    its pairs, so that every crystal counts once for each of its elements.
+    A family of n elements, in which each can take the place of each, adds 1 / (n - 1)
+    to each of its pairs, so that every member counts once.
 
     Args:
         known: a packed data set, or any sequence of asymmetric units.
@@ -109,7 +113,8 @@ def draw_exchanges(
     Each pair of elements is drawn as often as it is counted, in both directions, so
     that elements keep their frequencies. Refused are compositions of a known crystal
     (in the primitive cell), and those that lose the SMACT validity that the known
-    crystal has. None is drawn twice.
+    crystal has. No exchange is drawn twice, but exchanges of several known crystals may
+    lead to the same one.
 
     Args:
         known: a packed data set, or any sequence of asymmetric units.
@@ -129,15 +134,17 @@ def draw_exchanges(
     weight = (counts.sum(1) / np.maximum(frequency, 1))[elements]
     if not weight.any():
         return []
+    num = min(num, int((counts > 0).sum(1)[elements].sum()))
     rng = np.random.default_rng(seed)
     reach = weight.cumsum()
     ways = counts.cumsum(1)
     found: dict[Exchange, None] = {}
-    for _ in range(PROPOSALS):
+    for _ in range(ROUNDS + num // BLOCK):
         missing = num - len(found)
         if missing <= 0:
             break
-        places = np.searchsorted(reach, rng.random(2 * missing) * reach[-1], "right")
+        size = min(2 * missing, BLOCK)
+        places = np.searchsorted(reach, rng.random(size) * reach[-1], "right")
         for place, draw in zip(places.tolist(), rng.random(len(places)).tolist()):
             row, old = int(owners[place]), int(elements[place])
             new = int(np.searchsorted(ways[old], draw * ways[old, -1], "right"))
@@ -187,38 +194,54 @@ def substitute(
         Arrays as of :func:`crystalvae.data.packed.pack`, and the exchange of each
         crystal in them.
 
+    All is held in memory, some 1.5 kB for each known crystal and each new one.
+
     Raises:
         DataError: no element of the crystals can be exchanged.
     """
-    exchanges = draw_exchanges(known, num, seed=seed)
-    jobs = [exchanges[i : i + CHUNK] for i in range(0, len(exchanges), CHUNK)]
-
-    def chunks() -> Iterator[list[tuple]]:
-        for job in jobs:
-            yield [(known[e.row], {e.old: e.new}) for e in job]
-
-    parts, kept = [], []
-    with process_map(num_workers, pays=len(exchanges) > PAYS) as mapped:
-        for job, (arrays, good) in zip(jobs, mapped(_renamed, chunks())):
-            if good:
-                parts.append(arrays)
-                kept += [job[place] for place in good]
-            if advance is not None:
-                advance(len(job))
-    if not parts:
+    if not len(known):
+        raise DataError("there are no crystals to exchange elements of")
+    counts = exchange_counts(known)
+    if not counts.any():
         raise DataError(
             "no element can be exchanged: no two of the crystals differ in one element"
         )
-    return join(parts), kept
+    exchanges = draw_exchanges(known, num, counts=counts, seed=seed)
+    chunks = [exchanges[i : i + CHUNK] for i in range(0, len(exchanges), CHUNK)]
+    parts: dict[int, dict[str, np.ndarray]] = {}
+    kept: dict[int, list[Exchange]] = {}
+
+    def jobs() -> Iterator[tuple[int, list[tuple]]]:
+        for number, chunk in enumerate(chunks):
+            yield number, [(known[e.row], {e.old: e.new}) for e in chunk]
+
+    def settle(number: int, chunk: list[tuple], results: list) -> None:
+        good = [place for place, result in enumerate(results) if result is not None]
+        if good:
+            parts[number] = pack(*zip(*(results[place] for place in good)))
+            kept[number] = [chunks[number][place] for place in good]
+        if advance is not None:
+            advance(len(chunk))
+
+    if len(exchanges) <= PAYS:
+        num_workers = 1
+    run_chunks(_relatives, jobs(), settle, lambda _: None, num_workers=num_workers)
+    if not parts:
+        raise DataError(
+            "no element can be exchanged: every exchange gives the composition of a "
+            "known crystal, or costs its charge balance"
+        )
+    order = sorted(parts)
+    return join([parts[i] for i in order]), [e for i in order for e in kept[i]]
 
 
-def _renamed(jobs: list[tuple]) -> tuple[dict[str, np.ndarray], list[int]]:
-    """Packed crystals, and which of the jobs they come from."""
-    crystals, good = [], []
-    for place, (crystal, new) in enumerate(jobs):
+def _relatives(jobs: list[tuple]) -> list[tuple | None]:
+    """Crystals with other elements and their orbit graphs, None where there is none."""
+    found: list[tuple | None] = []
+    for crystal, names in jobs:
         try:
-            crystals.append(renamed(crystal, new))
+            relative = renamed(crystal, names)
+            found.append((relative, orbit_graph(relative)))
         except InvalidStructureError:
-            continue
-        good.append(place)
-    return (pack(crystals) if crystals else {}), good
+            found.append(None)
+    return found

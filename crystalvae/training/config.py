@@ -39,7 +39,7 @@ class DataConfig:
     train: list[Source] = field(default_factory=list)
     """Sets to train on, put together."""
     val: list[Source] = field(default_factory=list)
-    """Sets to validate on."""
+    """Sets to validate on, whole and at all β."""
     max_val: int = 1024
     """At most so many validation crystals, the first of a fixed shuffle."""
 

@@ -87,7 +87,7 @@ def load_sources(sources: list[Source], root: Path, limits: DecoderConfig) -> Cr
         own = [inf if cap is None else cap for cap in own]
         stores.append(store)
         caps.append(torch.tensor(own).expand(len(store), 3))
-        taken.append((len(store), math.ceil(source.share * len(store))))
+        taken.append((len(store), math.ceil(source.share * len(store) - 1e-6)))
     if not stores or not sum(len(store) for store in stores):
         raise ConfigError("no crystals to load: name packed data sets in [data]")
     return Crystals(join_stores(stores), BetaCaps(*torch.cat(caps).unbind(1)), taken)

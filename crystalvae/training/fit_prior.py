@@ -45,7 +45,9 @@ def fit_prior(
     fitted.load_state_dict(model.state_dict(), strict=False)
     fitted = fitted.to(model.device).eval()
     fitted.card = dict(model.card)
-    high = model.config.latent.beta_max
+    latent = model.config.latent
+    high = latent.beta_max
+    beta_low = min(max(beta_low, latent.beta_min), high)
     ladder = torch.logspace(math.log10(beta_low), math.log10(high), num_betas)
     posteriors = [fitted.encode_store(store, float(beta)) for beta in ladder]
     means = torch.stack([p.mu for p in posteriors])

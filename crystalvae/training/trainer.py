@@ -84,9 +84,10 @@ class Trainer:
         if config.init is not None:
             start_from(model, config.init, root)
         device = self.fabric.device
-        self.train_store = self.crystals.store.to(device)
+        store = self.crystals.store.to(device)
+        self.crystals = dataclasses.replace(self.crystals, store=store)
         self.val_store = self.val_store.to(device)
-        species = self.train_store.comps["comp_element"].cpu()
+        species = store.comps["comp_element"].cpu()
         self.frequency = torch.bincount(species, minlength=MAX_Z).float().sqrt()
         self.model, self.optimizer = self.fabric.setup(model, self._optimizer(model))
         self.progress = Progress()
@@ -107,7 +108,7 @@ class Trainer:
 
     def _step(self, index: Tensor, step: int) -> dict[str, Tensor]:
         options = self.config.training
-        batch: CrystalBatch = self.train_store.batch(index)
+        batch: CrystalBatch = self.crystals.store.batch(index)
         generator = torch.Generator().manual_seed(
             (options.seed * 1_000_003 + step) * 64 + self.fabric.global_rank
         )
@@ -253,7 +254,7 @@ class Trainer:
     def _batches(self, epoch: int) -> list[Tensor]:
         options = self.config.training
         batches = epoch_batches(
-            self.train_store.num_sites,
+            self.crystals.store.num_sites,
             options.batch_size,
             options.bucket,
             options.seed,
@@ -333,11 +334,7 @@ class Trainer:
                 f"{path} is truncated or no checkpoint ({type(error).__name__}); "
                 "delete it to start again, or restore a copy"
             ) from error
-        try:
-            same = from_dict(RunConfig, json.loads(state["config"])) == self.config
-        except ConfigError:
-            same = False
-        if not same:
+        if not _same_run(json.loads(state["config"]), self.config):
             raise CheckpointError(
                 f"{path} was made with another config; use that one (config.json "
                 "beside it) or another output directory"
@@ -346,6 +343,15 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         truncate_rows(path.with_name("metrics.csv"), self.progress.step)
+
+
+def _same_run(saved: dict, config: RunConfig) -> bool:
+    """Whether a saved config, maybe of an older version, is this one."""
+    own = json.loads(json.dumps(dataclasses.asdict(config)))
+    try:
+        return from_dict(RunConfig, saved) == from_dict(RunConfig, own)
+    except ConfigError:
+        return False
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:

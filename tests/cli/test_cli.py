@@ -107,6 +107,12 @@ def test_prepare_and_train_from_the_command_line(tmp_path, capsys):
     assert "latent      8 dimensions" in capsys.readouterr().out
 
 
+def source_file(folder):
+    path = folder / "a_file"
+    path.write_text("")
+    return path
+
+
 def test_substitutes_train_beside_the_crystals(tmp_path, capsys):
     known = tmp_path / "known"
     built = list(prototype_crystals())[::40]
@@ -119,8 +125,11 @@ def test_substitutes_train_beside_the_crystals(tmp_path, capsys):
     assert 1 <= len(relatives) <= 30
     listed = {tuple(crystal.composition.items()) for crystal in crystals}
     assert not {tuple(c.composition.items()) for c in relatives} & listed
-    assert main(["substitute", str(known), "-o", str(known), "--no-progress"]) == 1
-    assert "choose another name" in capsys.readouterr().err
+    again = [*arguments, "--workers", "1", "--no-progress", "--seed", "4"]
+    assert main(again) == 0  # replaces its own work, nothing else
+    for output in (known, tmp_path, source_file(tmp_path) / "a"):
+        assert main(["substitute", str(known), "-o", str(output)]) == 1
+        assert "unexpected" not in capsys.readouterr().err
     assert len(PackedDataset(known)) == len(crystals)
 
 

@@ -302,3 +302,9 @@ def test_a_cif_with_two_structures_is_refused(tmp_path):
     (entry,) = read_structures(path)
     assert entry.error is None
     assert len(entry.atomic_numbers) == 6
+
+
+def test_half_written_files_are_no_structures(tmp_path):
+    (tmp_path / "one.cif").write_text(good_cif())
+    (tmp_path / "partial-two.cif").write_text(good_cif()[:200])
+    assert [e.material_id for e in read_structures(tmp_path)] == ["one"]

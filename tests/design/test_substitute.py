@@ -119,7 +119,25 @@ def test_relatives_have_templates_of_known_crystals(ionic, tmp_path):
         assert template(relative) == template(ionic[exchange.row])
 
 
-def test_crystals_without_relatives_are_refused():
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "no crystals"),
+        (("Na",), "no two of the crystals"),
+        (("Na", "K"), "every exchange gives"),
+    ],
+)
+def test_crystals_without_relatives_are_refused(names, message):
     perovskite = AsymmetricUnit.from_structure(REFERENCE["perovskite"][0])
-    with pytest.raises(DataError, match="no element can be exchanged"):
-        substitute([perovskite, rock_salt("Na", "Cl")], 5, num_workers=1)
+    known = [rock_salt(name, "Cl") for name in names] + [perovskite] * bool(names)
+    with pytest.raises(DataError, match=message):
+        substitute(known, 10**15, num_workers=1)
+
+
+def test_processes_change_nothing(ionic, monkeypatch):
+    monkeypatch.setattr("crystalvae.design.substitute.PAYS", 0)
+    monkeypatch.setattr("crystalvae.design.substitute.CHUNK", 20)
+    one, first = substitute(ionic, 100, num_workers=1)
+    two, second = substitute(ionic, 100, num_workers=2)
+    assert first == second
+    assert all((one[name] == two[name]).all() for name in one)

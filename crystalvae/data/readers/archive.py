@@ -11,6 +11,7 @@ from crystalvae.data.readers.base import Entry
 from crystalvae.data.readers.cif import parse_cif_bytes
 from crystalvae.data.readers.text import parse_poscar
 from crystalvae.errors import DataError
+from crystalvae.files import PREFIX
 
 
 def is_poscar(name: str) -> bool:
@@ -37,10 +38,16 @@ def parse_member(name: str, content: bytes, source: str) -> Entry:
 def folder_files(path: Path) -> list[Path]:
     """CIF and POSCAR files of a folder, sorted, subfolders included.
 
+    Files that an interrupted program was writing are left out.
+
     Raises:
         DataError: there are none.
     """
-    found = sorted(p for p in path.rglob("*") if is_structure_file(p.name))
+    found = sorted(
+        p
+        for p in path.rglob("*")
+        if is_structure_file(p.name) and not p.name.startswith(PREFIX)
+    )
     if not found:
         raise DataError(
             f"{path} holds no .cif or POSCAR file; name a folder that does, or a .csv "
