@@ -76,9 +76,14 @@ def plot(rows: list[dict], path: Path) -> None:
                 label=label if start == "init" else None,
             )
     axes.set_xscale("log")
+    minutes = sorted({row["minutes"] for row in rows})
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if t <= minutes[-1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(minutes[0] / 1.2, minutes[-1] * 1.2)
     axes.set_xlabel("minutes of training (solid: fine-tuned, dotted: from nothing)")
     axes.set_ylabel("%")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=120)
 
 
