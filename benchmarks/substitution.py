@@ -11,13 +11,12 @@ import argparse
 import math
 
 from crystalvae.data.packed import PackedDataset, compositions_of
-from crystalvae.design.substitute import draw_exchanges, exchange_counts, families_of
-from crystalvae.screening.charge import smact_valid
-
-
-def valid(composition: dict[int, int]) -> bool:
-    divisor = math.gcd(*composition.values())
-    return smact_valid({z: n // divisor for z, n in composition.items()})
+from crystalvae.design.substitute import (
+    balanced,
+    draw_exchanges,
+    families_of,
+    gather_families,
+)
 
 
 def main() -> None:
@@ -27,14 +26,10 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=20000, help="exchanges to draw")
     args = parser.parse_args()
     known, unknown = PackedDataset(args.known), PackedDataset(args.unknown)
-    families: dict[tuple, set[int]] = {}
-    for crystal in known:
-        for family, element in families_of(crystal):
-            families.setdefault(family, set()).add(element)
+    families = gather_families(known)
     wanted = [list(families_of(crystal)) for crystal in unknown]
     same = sum(any(e in families.get(f, ()) for f, e in own) for own in wanted)
     near = sum(any(f in families for f, _ in own) for own in wanted)
-    counts = exchange_counts(known)
     pairs = sum(math.comb(len(elements), 2) for elements in families.values())
     print(f"pairs of known crystals that differ in one element: {pairs}")
     print(f"unknown crystals equal to a known one: {same / len(unknown):.1%}")
@@ -42,17 +37,15 @@ def main() -> None:
 
     targets = {pair for own in wanted for pair in own}
     compositions = list(compositions_of(known))
-    drawn = draw_exchanges(known, args.n, counts=counts)
+    drawn = draw_exchanges(known, args.n)
     hits = charged = before = 0
     for exchange in drawn:
         old = compositions[exchange.row]
         own = families_of(known[exchange.row])
         family = next(family for family, z in own if z == exchange.old)
         hits += (family, exchange.new) in targets
-        charged += valid(
-            {exchange.new if z == exchange.old else z: n for z, n in old.items()}
-        )
-        before += valid(old)
+        charged += balanced(exchange.of(old))
+        before += balanced(old)
     print(f"exchanges that are unknown crystals: {hits / len(drawn):.1%}")
     print(
         f"SMACT-valid: {charged / len(drawn):.1%}, the crystals they come from "

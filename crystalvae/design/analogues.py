@@ -145,7 +145,6 @@ class Analogues:
             crystal = self.known[row]
             tables = symmetry_tables()
             letters = tables.equivalent_letters(crystal.number, crystal.wyckoffs)
-            letters = letters.astype(np.int64)
             self.sites[row] = crystal.number, letters, crystal.atomic_numbers.tolist()
         number, letters, species = self.sites[row]
         kinds = np.sort(letters * 128 + [names[z] for z in species], axis=1)

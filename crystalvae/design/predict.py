@@ -136,5 +136,5 @@ def _unlisted(
 ) -> list[list[AsymmetricUnit | None]]:
     """Crystals that match no known one, in the order that they had."""
     flat = [crystal for own in drawn for crystal in own if crystal is not None]
-    known = dict(zip(map(id, flat), is_known(flat, listed, num_workers=num_workers)))
-    return [[c for c in own if c is None or not known[id(c)]] for own in drawn]
+    known = iter(is_known(flat, listed, num_workers=num_workers))
+    return [[c for c in own if c is None or not next(known)] for own in drawn]

@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import gcd
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +26,7 @@ from crystalvae.errors import DataError, InvalidStructureError
 from crystalvae.graph import orbit_graph
 from crystalvae.parallel import run_chunks
 from crystalvae.screening.charge import smact_valid
+from crystalvae.screening.uniqueness import formula_key
 from crystalvae.symmetry.tables import symmetry_tables
 
 if TYPE_CHECKING:
@@ -55,6 +54,10 @@ class Exchange:
     new: int
     """Atomic number that comes."""
 
+    def of(self, composition: dict[int, int]) -> dict[int, int]:
+        """What becomes of the known crystal's composition."""
+        return {self.new if z == self.old else z: n for z, n in composition.items()}
+
 
 def families_of(crystal: AsymmetricUnit) -> Iterator[tuple[tuple, int]]:
     """What is left of a crystal without one of its elements, and that element.
@@ -63,11 +66,22 @@ def families_of(crystal: AsymmetricUnit) -> Iterator[tuple[tuple, int]]:
     for all descriptions of a crystal; hashable.
     """
     species = crystal.atomic_numbers
-    letters = _equivalent_letters(crystal.number, tuple(crystal.wyckoffs.tolist()))
+    letters = symmetry_tables().equivalent_letters(crystal.number, crystal.wyckoffs)
     for element in set(species.tolist()):
         others = np.where(species == element, 0, species)
         kinds = np.sort(letters * 128 + others, axis=1)
         yield (crystal.number, *min(map(tuple, kinds.tolist()))), element
+
+
+def gather_families(
+    known: PackedDataset | Sequence[AsymmetricUnit],
+) -> dict[tuple, set[int]]:
+    """The elements of each family of :func:`families_of` among crystals."""
+    families: dict[tuple, set[int]] = defaultdict(set)
+    for crystal in known:
+        for family, element in families_of(crystal):
+            families[family].add(element)
+    return families
 
 
 def exchange_counts(known: PackedDataset | Sequence[AsymmetricUnit]) -> np.ndarray:
@@ -82,23 +96,13 @@ def exchange_counts(known: PackedDataset | Sequence[AsymmetricUnit]) -> np.ndarr
     Returns:
         Symmetric, by atomic number, ``(119, 119)``.
     """
-    families: dict[tuple, set[int]] = defaultdict(set)
-    for crystal in known:
-        for family, element in families_of(crystal):
-            families[family].add(element)
     counts = np.zeros((MAX_Z, MAX_Z))
-    for elements in families.values():
+    for elements in gather_families(known).values():
         members = np.array(sorted(elements))
         if len(members) > 1:
             counts[members[:, None], members] += 1 / (len(members) - 1)
     np.fill_diagonal(counts, 0.0)
     return counts
-
-
-@lru_cache(maxsize=100_000)
-def _equivalent_letters(number: int, letters: tuple[int, ...]) -> np.ndarray:
-    found = symmetry_tables().equivalent_letters(number, letters)
-    return found.astype(np.int64)
 
 
 def draw_exchanges(
@@ -157,17 +161,15 @@ def draw_exchanges(
 def _allowed(composition: dict[int, int], exchange: Exchange, listed: set) -> bool:
     if exchange.new in composition:
         return False
-    changed = {
-        exchange.new if z == exchange.old else z: n for z, n in composition.items()
-    }
+    changed = exchange.of(composition)
     if tuple(sorted(changed.items())) in listed:
         return False
-    return _smact_valid(changed) or not _smact_valid(composition)
+    return balanced(changed) or not balanced(composition)
 
 
-def _smact_valid(composition: dict[int, int]) -> bool:
-    divisor = gcd(*composition.values())
-    return smact_valid({z: n // divisor for z, n in composition.items()})
+def balanced(composition: dict[int, int]) -> bool:
+    """SMACT's rule for a composition that need not be reduced."""
+    return smact_valid(dict(formula_key(composition)))
 
 
 def substitute(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 
 import numpy as np
@@ -108,7 +108,7 @@ class SymmetryTables:
 
     def equivalent_letters(self, number: int, letters: Sequence[int]) -> np.ndarray:
         """The letters of S sites in each of those descriptions, ``(D, S)``."""
-        return np.unique(self.normalizer(number)[2][:, letters], axis=0)
+        return _equivalent_letters(number, tuple(map(int, letters)))
 
 
 @cache
@@ -152,6 +152,11 @@ def _orbit_ops(number: int, letter: int) -> tuple[np.ndarray, np.ndarray]:
     size = tables.multiplicity[number, letter]
     rows = tables.operation_start[number] + tables.orbit[start : start + size]
     return tables.rotations[rows], tables.translations[rows]
+
+
+@lru_cache(maxsize=100_000)
+def _equivalent_letters(number: int, letters: tuple[int, ...]) -> np.ndarray:
+    return np.unique(symmetry_tables().normalizer(number)[2][:, letters], axis=0)
 
 
 @cache

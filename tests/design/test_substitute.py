@@ -3,6 +3,7 @@ import pytest
 
 from crystalvae.benchmark.generation import template
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.load import crystal_of
 from crystalvae.data.packed import PackedDataset, write_packed
 from crystalvae.data.prototypes import prototypes
 from crystalvae.design.substitute import draw_exchanges, exchange_counts, substitute
@@ -30,19 +31,7 @@ def rock_salt(cation, anion):
 @pytest.fixture(scope="module")
 def ionic():
     """Some hundreds of idealised crystals of several structure types."""
-    entries = list(prototypes(60))
-    return [
-        AsymmetricUnit.from_structure(structure)
-        for structure in (
-            _structure(e.lattice, e.atomic_numbers, e.frac_coords) for e in entries
-        )
-    ]
-
-
-def _structure(lattice, species, coords):
-    from pymatgen.core import Structure
-
-    return Structure(lattice, species, coords)
+    return [crystal_of(entry) for entry in prototypes(60)]
 
 
 def test_only_crystals_of_one_structure_exchange_elements():

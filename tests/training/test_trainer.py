@@ -68,17 +68,22 @@ def test_training_lowers_the_loss_and_leaves_a_model(dataset, tmp_path):
     assert CrystalVAE.from_pretrained(best).card["epoch"] > 0
 
 
-def test_labels_above_their_limit_are_not_learned(dataset, tmp_path):
-    config = run_config(dataset, 1, dropout=0.3, beta_high=1e-4)
-    source = {"path": str(dataset), "label_beta_max": 0.0}
-    changed = dataclasses.replace(
-        config, data=dataclasses.replace(config.data, train=[Source(**source)])
-    )
-    trainer = Trainer(changed, tmp_path, tmp_path / "run", "cpu")
+def decoder_after_a_step(config, folder, **source):
+    """The decoder with the gradients of one step on a single source."""
+    data = dataclasses.replace(config.data, train=[Source(**source)])
+    config = dataclasses.replace(config, data=data)
+    trainer = Trainer(config, folder, folder / "run", "cpu")
     trainer.optimizer.step = lambda: None
     trainer.optimizer.zero_grad = lambda **_: None
     trainer._step(torch.arange(8), 0)
-    heads = trainer.model.module.decoder
+    return trainer.model.module.decoder
+
+
+def test_labels_above_their_limit_are_not_learned(dataset, tmp_path):
+    config = run_config(dataset, 1, dropout=0.3, beta_high=1e-4)
+    heads = decoder_after_a_step(
+        config, tmp_path, path=str(dataset), label_beta_max=0.0
+    )
     for head in (heads.composition_head, heads.group_head):
         assert all(not p.grad.any() for p in head.parameters() if p.grad is not None)
     assert any(p.grad.any() for p in heads.lattice_head.parameters())
@@ -86,15 +91,9 @@ def test_labels_above_their_limit_are_not_learned(dataset, tmp_path):
 
 def test_guessed_geometry_is_not_learned_above_its_limit(dataset, tmp_path):
     config = run_config(dataset, 1)
-    source = Source(path=str(dataset), geometry_beta_max=0.0)
-    data = dataclasses.replace(config.data, train=[source])
-    trainer = Trainer(
-        dataclasses.replace(config, data=data), tmp_path, tmp_path / "run", "cpu"
+    heads = decoder_after_a_step(
+        config, tmp_path, path=str(dataset), geometry_beta_max=0.0
     )
-    trainer.optimizer.step = lambda: None
-    trainer.optimizer.zero_grad = lambda **_: None
-    trainer._step(torch.arange(8), 0)
-    heads = trainer.model.module.decoder
     for head in (heads.lattice_head, heads.coordinate_head):
         assert all(not p.grad.any() for p in head.parameters() if p.grad is not None)
     for head in (heads.composition_head, heads.wyckoff_head):
