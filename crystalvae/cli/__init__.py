@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
+from types import ModuleType
 
 VERBS = (
     "sample",
@@ -21,9 +22,14 @@ VERBS = (
     "prepare",
     "substitute",
     "train",
+    "train-refiner",
     "info",
     "datasets",
 )
+
+
+def _module(verb: str) -> ModuleType:
+    return import_module(f"crystalvae.cli.{verb.replace('-', '_')}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in VERBS:
-        import_module(f"crystalvae.cli.{verb}").add_parser(subparsers)
+        _module(verb).add_parser(subparsers)
         subparsers.choices[verb].add_argument(
             "--debug",
             action="store_true",
@@ -50,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _how_to_go_on(args: argparse.Namespace) -> str:
     if args.verb in ("prepare", "screen"):
         return "run the same command again to go on"
-    if args.verb == "train":
+    if args.verb in ("train", "train-refiner"):
         return "run the same command with --resume to go on"
     if args.verb == "substitute":
         return "nothing was written, run the same command again"
@@ -82,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    run = import_module(f"crystalvae.cli.{args.verb}").run
+    run = _module(args.verb).run
     try:
         return run(args)
     except CrystalVAEError as error:

@@ -36,6 +36,7 @@ class WyckoffTables(nn.Module):
         buffer("embed", tables.embed, torch.float)
         buffer("offset", tables.offset, torch.float)
         buffer("centring", tables.centring, torch.long)
+        buffer("primitive", tables.primitive, torch.float)
         buffer("system", tables.system, torch.long)
         self.register_buffer("features", self._features(), False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,8 +11,11 @@ from torch import Tensor
 from crystalvae.latent import LatentConfig
 from crystalvae.training.config import TrainingConfig
 
+if TYPE_CHECKING:
+    from crystalvae.training.refiner import RefinerTraining
 
-def rate_at(step: int, total: int, options: TrainingConfig) -> float:
+
+def rate_at(step: int, total: int, options: TrainingConfig | RefinerTraining) -> float:
     """Learning rate of a step: linear warm-up, then cosine."""
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
     wave = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))

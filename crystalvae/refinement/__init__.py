@@ -1,0 +1,1 @@
+"""Refinement: decoded crystals moved to where atoms of real crystals would sit."""

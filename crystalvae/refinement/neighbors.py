@@ -1,0 +1,130 @@
+"""Orbit graphs of many crystals at once, for geometries that change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from crystalvae.generation.placement import orbit_operations
+from crystalvae.nn.wyckoff import NUM_LETTERS, WyckoffTables
+
+
+@dataclass
+class Sites:
+    """The sites of B crystals in one row, without padding."""
+
+    number: Tensor
+    """Space group of each crystal ``(B,)``."""
+    owner: Tensor
+    """Crystal of each site, ascending, ``(N,)``."""
+    wyckoff: Tensor
+    """Letter index of each site ``(N,)``."""
+    species: Tensor
+    """Element of each site ``(N,)``."""
+
+    def share(self, tables: WyckoffTables) -> Tensor:
+        """Multiplicity over the atoms of the crystal, ``(N,)``."""
+        atoms = tables.multiplicity[self.number[self.owner], self.wyckoff].float()
+        total = atoms.new_zeros(len(self.number)).index_add_(0, self.owner, atoms)
+        return atoms / total[self.owner]
+
+
+def _counted(size: Tensor) -> tuple[Tensor, Tensor]:
+    """Owner and place within the owner of Σ ``size`` things."""
+    owner = torch.repeat_interleave(size)
+    start = size.cumsum(0) - size
+    return owner, torch.arange(len(owner), device=size.device) - start[owner]
+
+
+def orbit_neighbors(
+    sites: Sites,
+    lattice: Tensor,
+    coords: Tensor,
+    tables: WyckoffTables,
+    num_neighbors: int,
+) -> Data:
+    """The orbit graph of :func:`crystalvae.encoders.base.orbit_data`, made anew.
+
+    Args:
+        sites: the sites.
+        lattice: conventional lattices in Å ``(B, 3, 3)``.
+        coords: representatives on the first triplet ``(N, 3)``.
+        tables: symmetry tables.
+        num_neighbors: neighbours K of each site. A site with fewer within reach has
+            more at the reach, where the envelope is zero.
+
+    Returns:
+        Data with ``edge_index``, ``distance`` ``(N, K)`` ascending, ``direction``
+        ``(N, K, 3)``, ``species``, ``owner``, ``share`` and ``num_crystals``.
+    """
+    number, owner = sites.number, sites.owner
+    group = number[owner]
+    centring = tables.centring[number]
+    basis = tables.primitive[number]
+    cell = basis @ lattice
+    inverse_basis = torch.linalg.inv(basis)
+
+    rotation, translation, start = (t.to(coords.device) for t in orbit_operations())
+    first = start[group * NUM_LETTERS + sites.wyckoff]
+    atoms = tables.multiplicity[group, sites.wyckoff] // centring[owner]
+    site, place = _counted(atoms)
+    operation = first[site] + place
+    points = torch.einsum("aij,aj->ai", rotation[operation], coords[site])
+    points = points + translation[operation]
+    crystal = owner[site]
+    points = torch.einsum("ai,aij->aj", points, inverse_basis[crystal])
+    centres = torch.einsum("ai,aij->aj", coords, inverse_basis[owner])
+
+    num_atoms = torch.bincount(crystal, minlength=len(number))
+    volume = torch.linalg.det(cell).abs()
+    reach = 0.5 + (1.2 * num_neighbors * volume / (math.pi * num_atoms)) ** (1 / 3)
+    heights = torch.linalg.inv(cell).square().sum(1).rsqrt()
+    steps = torch.floor(reach[:, None] / heights + 0.5).long().clamp(max=8)
+    images = (2 * steps + 1).prod(1)
+
+    # every (site, atom, image) of a crystal
+    atom_start = num_atoms.cumsum(0) - num_atoms
+    centre, rank = _counted(num_atoms[owner] * images[owner])
+    here = owner[centre]
+    atom = atom_start[here] + rank // images[here]
+    rest = rank % images[here]
+    shift = []
+    for axis in range(3):
+        width = 2 * steps[here, axis] + 1
+        shift.append(rest % width - steps[here, axis])
+        rest = rest // width
+    delta = points[atom] - centres[centre]
+    delta = delta - torch.round(delta) + torch.stack(shift, -1)
+    vector = torch.einsum("ti,tij->tj", delta, cell[here])
+    distance = vector.square().sum(-1).clamp(min=1e-12).sqrt()
+    near = ((distance < reach[here]) & (distance > 1e-3)).nonzero().squeeze(1)
+
+    key = centre[near].double() * 1e3 + distance[near].double()
+    near = near[key.argsort()]
+    found = torch.bincount(centre[near], minlength=len(owner))
+    _, rank = _counted(found)
+    kept = rank < num_neighbors
+    near, rank = near[kept], rank[kept]
+    target = centre[near]
+    size = (len(owner), num_neighbors)
+    lengths = reach[owner][:, None].repeat(1, num_neighbors)
+    lengths[target, rank] = distance[near]
+    unit = coords.new_zeros(*size, 3)
+    unit[target, rank] = vector[near] / distance[near][:, None]
+    source = torch.arange(len(owner), device=owner.device)[:, None].repeat(1, size[1])
+    source[target, rank] = site[atom[near]]
+    own = torch.arange(len(owner), device=owner.device)[:, None].expand(size)
+    return Data(
+        edge_index=torch.stack([source.flatten(), own.flatten()]),
+        num_nodes=len(owner),
+        species=sites.species,
+        share=sites.share(tables),
+        owner=owner,
+        distance=lengths,
+        direction=unit,
+        num_crystals=len(number),
+    )

@@ -1,0 +1,260 @@
+"""A small equivariant network that moves atoms and strains the cell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from crystalvae.encoders.gated import GatedConvolution
+from crystalvae.encoders.moment import NeighborMoments
+from crystalvae.geometry.lattice import (
+    cholesky_lattice,
+    complete_coords,
+    coords_to_lattice,
+    lattice_to_coords,
+    metric_tensor,
+)
+from crystalvae.nn.basic import RadialBasis, mlp
+from crystalvae.nn.wyckoff import MAX_Z, WyckoffTables
+from crystalvae.refinement.neighbors import Sites, orbit_neighbors
+from crystalvae.symmetry.tables import symmetry_tables
+
+NUM_WAVES = 6
+MAX_STRAIN = 0.4
+"""Frobenius norm of a strain ε below which 1 + 2ε is positive definite for certain."""
+_PAIRS = ((0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1))
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """Sizes of the refiner."""
+
+    dim: int = 128
+    """Size of node states."""
+    num_layers: int = 4
+    """Message-passing layers."""
+    message_dim: int = 64
+    """Size of messages."""
+    num_neighbors: int = 20
+    """Neighbours of a site."""
+    cutoff: float = 7.0
+    """Largest distance that counts, Å."""
+    num_radial: int = 32
+    """Gaussians on the distance."""
+    num_channels: int = 12
+    """Weightings of the neighbours for angles."""
+    strain_ratio: float = 0.16
+    """Strain noise over shift noise, 1/Å."""
+    max_strain: float = 0.1
+    """Largest strain (Frobenius norm) of one pass."""
+    max_shift: float = 0.5
+    """Largest shift of an atom in one pass, Å."""
+
+
+@cache
+def group_projectors() -> tuple[Tensor, Tensor]:
+    """What a group leaves of a metric tensor and of a common shift.
+
+    Returns:
+        ``(231, 6, 6)`` on the metric's entries 11, 22, 33, 21, 31, 32, and
+        ``(231, 3, 3)`` on fractional vectors: (1/P) Σ Wᵀ G W and (1/P) Σ W.
+    """
+    tables = symmetry_tables()
+    metric, shift = np.zeros((231, 6, 6)), np.zeros((231, 3, 3))
+    for number in range(1, 231):
+        rotations = tables.point_rotations(number).astype(float)
+        shift[number] = rotations.mean(0)
+        for column, (i, j) in enumerate(_PAIRS):
+            unit = np.zeros((3, 3))
+            unit[i, j] = unit[j, i] = 1
+            mean = np.einsum("pji,jk,pkl->il", rotations, unit, rotations)
+            mean /= len(rotations)
+            metric[number, :, column] = [mean[pair] for pair in _PAIRS]
+    return torch.from_numpy(metric).float(), torch.from_numpy(shift).float()
+
+
+class Refiner(nn.Module):
+    """Displacements and a strain that take a crystal to a likelier geometry.
+
+    Scalars on the orbit graph pass messages; the displacement of a site is
+    Σ_j a_ij r̂_ij and the strain Σ_i s_i Σ_j b_ij r̂_ij r̂_ijᵀ with s_i the site's share
+    of the atoms. Both turn with the crystal and keep its space group: a site is moved
+    within its Wyckoff position, the metric is averaged over the point group. It is
+    trained to take noise away (:mod:`crystalvae.training.fit_refiner`), as in
+    S. Zaidi et al., Pre-training via Denoising for Molecular Property Prediction,
+    ICLR 2023, section 3.
+
+    Args:
+        config: sizes.
+        tables: symmetry tables; None builds them.
+    """
+
+    def __init__(self, config: RefinerConfig, tables: WyckoffTables | None = None):
+        super().__init__()
+        self.config = config
+        self.tables = tables or WyckoffTables()
+        self.species = nn.Embedding(MAX_Z, config.dim)
+        self.level = mlp(2 * NUM_WAVES, config.dim, config.dim)
+        waves = 2.0 ** torch.arange(NUM_WAVES) * (math.pi / 8)
+        self.register_buffer("waves", waves, False)
+        self.radial = RadialBasis(config.num_radial, config.cutoff)
+        self.moments = NeighborMoments(config.num_radial, config.num_channels)
+        edge_dim = config.num_radial + self.moments.out_dim
+        self.layers = nn.ModuleList(
+            GatedConvolution(config.dim, edge_dim, config.message_dim)
+            for _ in range(config.num_layers)
+        )
+        hidden = 2 * config.message_dim
+        self.target = nn.Linear(config.dim, hidden)
+        self.source = nn.Linear(config.dim, hidden, bias=False)
+        self.edge = nn.Linear(edge_dim, hidden, bias=False)
+        self.out = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 2))
+        nn.init.zeros_(self.out[1].weight)
+        nn.init.zeros_(self.out[1].bias)
+        metric, shift = group_projectors()
+        self.register_buffer("metric_projector", metric, False)
+        self.register_buffer("shift_projector", shift, False)
+
+    def graph(self, sites: Sites, lattice: Tensor, coords: Tensor) -> Data:
+        """The orbit graph that :meth:`forward` looks at."""
+        return orbit_neighbors(
+            sites, lattice, coords, self.tables, self.config.num_neighbors
+        )
+
+    def forward(self, data: Data, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Displacements in Å ``(N, 3)`` and strains ``(B, 3, 3)``, not yet projected.
+
+        Args:
+            data: of :meth:`graph`.
+            sigma: noise that is assumed, Å, ``(B,)``.
+        """
+        basis, envelope = self.radial(data.distance)
+        edge = torch.cat([basis, self.moments(basis, envelope, data)], -1)
+        phase = (sigma.log()[:, None] + 3) * self.waves
+        level = self.level(torch.cat([phase.sin(), phase.cos()], -1))
+        state = self.species(data.species) + level[data.owner]
+        for layer in self.layers:
+            state = layer(state, data, edge, envelope)
+        source = self.source(state)[data.edge_index[0]]
+        hidden = self.edge(edge) + self.target(state)[:, None]
+        weight = self.out(hidden + source.view_as(hidden)).float() * envelope
+        moved = (weight[..., :1] * data.direction).sum(1) * sigma[data.owner][:, None]
+        outer = data.direction[..., :, None] * data.direction[..., None, :]
+        pull = (weight[..., 1, None, None] * outer).sum(1) * data.share[:, None, None]
+        strain = pull.new_zeros(data.num_crystals, 3, 3)
+        strain = strain.index_add_(0, data.owner, pull)
+        return moved, strain * (self.config.strain_ratio * sigma)[:, None, None]
+
+    def project_strain(self, number: Tensor, lattice: Tensor, strain: Tensor) -> Tensor:
+        """The part of a strain ``(B, 3, 3)`` that the group allows."""
+        change = lattice @ strain @ lattice.transpose(1, 2)
+        entries = torch.stack([change[:, i, j] for i, j in _PAIRS], -1)
+        kept = torch.einsum("bij,bj->bi", self.metric_projector[number], entries)
+        index = torch.tensor([[0, 3, 4], [3, 1, 5], [4, 5, 2]], device=kept.device)
+        inverse = torch.linalg.inv(lattice)
+        return inverse @ kept[:, index] @ inverse.transpose(1, 2)
+
+    def centre(self, sites: Sites, share: Tensor, shift: Tensor) -> Tensor:
+        """Fractional shifts ``(N, 3)`` without the common one along polar axes."""
+        number = sites.number
+        mean = shift.new_zeros(len(number), 3)
+        mean.index_add_(0, sites.owner, share[:, None] * shift)
+        common = torch.einsum("bij,bj->bi", self.shift_projector[number], mean)
+        return shift - common[sites.owner]
+
+    def move(
+        self,
+        sites: Sites,
+        lattice: Tensor,
+        coords: Tensor,
+        moved: Tensor,
+        strain: Tensor,
+        share: float = 1.0,
+        limited: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Shift atoms and strain cells as far as the groups allow.
+
+        Args:
+            sites: the sites.
+            lattice: ``(B, 3, 3)`` in Å, Cholesky form.
+            coords: ``(N, 3)``.
+            moved: displacements in Å ``(N, 3)``.
+            strain: symmetric strains ε ``(B, 3, 3)``; the metric becomes
+                L (1 + 2ε) Lᵀ.
+            share: of the step that is taken.
+            limited: keep to the largest shift and strain of one pass; strains are
+                limited to what leaves the metric positive definite in any case.
+
+        Returns:
+            New lattices and coordinates.
+        """
+        config = self.config
+        if limited:
+            moved = _at_most(moved, config.max_shift)
+        inverse = torch.linalg.inv(lattice)
+        shift = torch.einsum("ni,nij->nj", share * moved, inverse[sites.owner])
+        number = sites.number[sites.owner]
+        placed = self.tables.project(number, sites.wyckoff, coords + shift)
+        strain = self.project_strain(sites.number, lattice, share * strain)
+        largest = config.max_strain if limited else MAX_STRAIN
+        strain = _at_most(strain.flatten(1), largest).view_as(strain)
+        unit = torch.eye(3, device=strain.device)
+        metric = lattice @ (unit + 2 * strain) @ lattice.transpose(1, 2)
+        free = lattice_to_coords(cholesky_lattice(0.5 * (metric + metric.mT)))
+        exact = complete_coords(free, self.tables.system[sites.number])
+        return coords_to_lattice(exact), placed
+
+    @torch.no_grad()
+    def refine(
+        self,
+        sites: Sites,
+        lattice: Tensor,
+        coords: Tensor,
+        *,
+        passes: int = 10,
+        start: float = 0.2,
+        end: float = 0.02,
+    ) -> tuple[Tensor, Tensor]:
+        """Take noise away in some passes that assume less and less of it.
+
+        The deterministic sampler of J. Song et al., Denoising Diffusion Implicit
+        Models, ICLR 2021, eq. 12, for noise that is added to the data: from σ to σ'
+        a pass takes the share 1 - σ'/σ of the way to the network's estimate.
+
+        Args:
+            sites: the sites.
+            lattice: ``(B, 3, 3)`` in Å, Cholesky form.
+            coords: ``(N, 3)``.
+            passes: how often the network looks.
+            start: noise that the first pass assumes, Å.
+            end: noise that the last pass assumes, Å.
+
+        Returns:
+            New lattices and coordinates.
+        """
+        levels = torch.logspace(math.log10(start), math.log10(end), passes).tolist()
+        for level, after in zip(levels, [*levels[1:], 0.0]):
+            sigma = torch.full_like(lattice[:, 0, 0], level)
+            moved, strain = self(self.graph(sites, lattice, coords), sigma)
+            share = 1 - after / level
+            lattice, coords = self.move(sites, lattice, coords, moved, strain, share)
+        return lattice, coords
+
+
+def _at_most(vectors: Tensor, limit: float) -> Tensor:
+    """Vectors ``(M, n)``, the longer ones shortened to a length."""
+    length = vectors.norm(dim=-1, keepdim=True)
+    return vectors * (limit / length.clamp(min=limit))
+
+
+def strain_between(lattice: Tensor, other: Tensor) -> Tensor:
+    """The ε of lattices ``(B, 3, 3)`` with which L (1 + 2ε) Lᵀ is other's metric."""
+    inverse = torch.linalg.inv(lattice)
+    whole = inverse @ metric_tensor(other) @ inverse.mT
+    return 0.5 * (whole - torch.eye(3, device=lattice.device))

@@ -1,0 +1,72 @@
+"""Refiners beside the model that they belong to: two files in its directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from crystalvae.config import from_dict
+from crystalvae.errors import CheckpointError, ConfigError
+from crystalvae.files import replacing
+from crystalvae.refinement.network import Refiner, RefinerConfig
+
+CONFIG_FILE = "refiner.json"
+WEIGHTS_FILE = "refiner.safetensors"
+
+
+def save_refiner(refiner: Refiner, directory: Path, card: dict[str, Any]) -> None:
+    """Write a refiner whole or not at all, weights in half precision.
+
+    Args:
+        refiner: the network.
+        directory: where to.
+        card: how it came about.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: value.detach().cpu().to(torch.float16).contiguous()
+        for name, value in refiner.state_dict().items()
+    }
+    content = {"refiner": dataclasses.asdict(refiner.config), "card": card}
+    with (
+        replacing(directory / CONFIG_FILE) as new_config,
+        replacing(directory / WEIGHTS_FILE) as new_weights,
+    ):
+        save_file(weights, new_weights)
+        text = json.dumps(content, indent=1) + "\n"
+        new_config.write_text(text, encoding="utf-8")
+
+
+def load_refiner(directory: Path) -> Refiner | None:
+    """The refiner in a directory, in eval mode; None if there is none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if not (directory / CONFIG_FILE).exists():
+        return None
+    try:
+        text = (directory / CONFIG_FILE).read_text(encoding="utf-8")
+        refiner = Refiner(from_dict(RefinerConfig, json.loads(text)["refiner"]))
+        weights = load_file(directory / WEIGHTS_FILE)
+        refiner.load_state_dict({n: v.float() for n, v in weights.items()})
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        ConfigError,
+        SafetensorError,
+        RuntimeError,
+    ) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"the refiner in {directory} is damaged or does not fit its config "
+            f"({reason}); copy {CONFIG_FILE} and {WEIGHTS_FILE} again"
+        ) from error
+    return refiner.eval()
