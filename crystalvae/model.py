@@ -20,6 +20,7 @@ from crystalvae.prior import LatentFlow, PriorConfig
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.refinement.network import Refiner
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,25 @@ class CrystalVAE(nn.Module):
             else None
         )
         self.card: dict[str, Any] = {}
+        self.refiner: Refiner | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    def require_refiner(self) -> Refiner:
+        """The model's refiner.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if self.refiner is None:
+            raise ConfigError(
+                "this model has no refiner; train one (crystalvae train-refiner) and "
+                "copy its files into the model's directory"
+            )
+        return self.refiner
 
     def beta_tensor(self, beta: float | Tensor | None, size: int) -> Tensor:
         """β of each crystal, ``(size,)``; None is the smallest of the trained range.

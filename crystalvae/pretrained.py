@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from crystalvae.config import from_dict
 from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.files import replacing
+from crystalvae.refinement.pretrained import load_refiner, save_refiner
 
 if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
@@ -56,11 +57,12 @@ def find_model(name: str | Path) -> Path:
 
 
 def save_model(model: CrystalVAE, directory: Path) -> None:
-    """Write a model's directory atomically, weights in half precision."""
+    """Write a model and its refiner, each atomically, weights in half precision."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().cpu().to(torch.float16).contiguous()
         for name, value in model.state_dict().items()
+        if not name.startswith("refiner.")
     }
     config = {
         "class": "CrystalVAE",
@@ -75,6 +77,8 @@ def save_model(model: CrystalVAE, directory: Path) -> None:
     ):
         save_file(weights, new_weights)
         new_config.write_text(text, encoding="utf-8")
+    if model.refiner is not None:
+        save_refiner(model.refiner, directory)
 
 
 def load_model(
@@ -121,6 +125,7 @@ def load_model(
             f"config ({reason}); copy the model again"
         ) from error
     model.card = content.get("card", {})
+    model.refiner = load_refiner(directory)
     return model.to(resolve_device(device)).eval()
 
 

@@ -96,8 +96,26 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
         metavar="PART=T,...",
         help="exceptions, such as count=0.3 (the model's own without --temperature)",
     )
+    add_refine_options(parser)
     parser.add_argument(
         "--prior", choices=("gaussian", "flow"), help="of the latent (the model's own)"
+    )
+
+
+def add_refine_options(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how draws are refined."""
+    parser.add_argument(
+        "--refine-passes",
+        type=at_least(0),
+        metavar="N",
+        help="passes of the model's refiner over each draw, 0 for none (the model's "
+        "own choice)",
+    )
+    parser.add_argument(
+        "--refine-noise",
+        type=positive,
+        metavar="A",
+        help="error that the first pass expects, in angstrom (the model's own choice)",
     )
 
 
@@ -120,9 +138,11 @@ def part_temperatures(text: str) -> dict[str, float]:
 
 
 def draw_options(args: argparse.Namespace) -> dict:
-    """β and temperatures that were asked for, as arguments of ``draws``."""
+    """What :func:`add_draw_options` was given, as arguments of ``draws``."""
     return {
         "beta": args.beta,
         "temperature": args.temperature,
         "part_temperature": args.part_temperature,
+        "refine_passes": args.refine_passes,
+        "refine_noise": args.refine_noise,
     }

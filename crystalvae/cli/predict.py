@@ -10,6 +10,7 @@ from typing import Any
 from crystalvae.cli.options import (
     add_machine_options,
     add_polymorphs_option,
+    add_refine_options,
     at_least,
     number,
     positive,
@@ -70,6 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--temperature", type=number, help="of all of the model's draws but its first"
     )
+    add_refine_options(parser)
     parser.add_argument(
         "--seed", type=seed, default=0, help="any integer (%(default)s)"
     )
@@ -93,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict and write."""
     from crystalvae.design.output import open_directory
     from crystalvae.design.predict import TEMPERATURE
+    from crystalvae.design.sample import refinement_defaults
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
 
@@ -114,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         "draws": args.draws or args.n,
         "beta": model.config.latent.beta_max if beta is None else beta,
         "temperature": TEMPERATURE if temperature is None else temperature,
+        **refinement_defaults(model, args.refine_passes, args.refine_noise),
         "seed": args.seed,
         "analogues": args.analogues,
         "unlisted": args.unlisted,
@@ -156,7 +160,11 @@ def _draw(
     from crystalvae.data.load import open_known
     from crystalvae.design.analogues import Analogues
     from crystalvae.design.predict import predict
+    from crystalvae.design.sample import refinement_defaults
+    from crystalvae.generation import Refinement
 
+    how = refinement_defaults(model, args.refine_passes, args.refine_noise)
+    refinement = Refinement(how["refine_passes"], how["refine_noise"])
     analogues = None
     if args.analogues is not None:
         analogues = Analogues(open_known(args.analogues))
@@ -173,6 +181,7 @@ def _draw(
             beta=args.beta,
             temperature=args.temperature,
             seed=args.seed,
+            refinement=refinement,
             num_workers=args.workers,
             advance=bar.update,
         )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from crystalvae.design.ranking import most_drawn
-from crystalvae.generation import Constraints, SamplingOptions, generate
+from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
 from crystalvae.screening.uniqueness import is_known
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def predict(
     temperature: float | None = None,
     seed: int = 0,
     constraints: Constraints | None = None,
+    refinement: Refinement | None = None,
     batch_size: int = BATCH,
     num_workers: int | None = None,
     advance: Callable[[int], object] | None = None,
@@ -68,6 +69,7 @@ def predict(
         temperature: of those after the greedy one; None is :data:`TEMPERATURE`.
         seed: any integer; the same seed gives the same crystals.
         constraints: only its space groups are heeded.
+        refinement: of the model's own draws.
         batch_size: crystals decoded together.
         num_workers: processes that compare draws; None is one a core.
         advance: called with the number of crystals done.
@@ -100,6 +102,7 @@ def predict(
                 beta=beta,
                 options=options,
                 constraints=constraints,
+                refinement=refinement,
                 compositions=[compositions[row] for row in own],
                 generator=generator,
             ).crystals()

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from crystalvae.errors import CrystalVAEError
-from crystalvae.generation import Constraints, SamplingOptions, generate
+from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
 from crystalvae.screening.base import Candidate, CheckResult
 from crystalvae.screening.checks import DEFAULT, first_failure, run_checks
 
@@ -56,6 +56,8 @@ def sampling_defaults(
     beta: float | None = None,
     temperature: float | None = None,
     part_temperature: dict[str, float] | None = None,
+    refine_passes: int | None = None,
+    refine_noise: float | None = None,
 ) -> dict[str, Any]:
     """How to draw: what is asked for, and otherwise what the model's card recommends.
 
@@ -64,9 +66,12 @@ def sampling_defaults(
         beta: the knob.
         temperature: of every choice; where given, the card's exceptions do not hold.
         part_temperature: exceptions for parts of the crystal.
+        refine_passes: of :class:`~crystalvae.generation.Refinement`.
+        refine_noise: likewise.
 
     Returns:
-        ``beta``, ``temperature`` and ``part_temperature``.
+        ``beta``, ``temperature``, ``part_temperature``, ``refine_passes`` and
+        ``refine_noise``.
     """
     chosen = model.card.get("sampling", {})
     if part_temperature is None:
@@ -80,7 +85,27 @@ def sampling_defaults(
         "beta": float(beta),
         "temperature": float(temperature),
         "part_temperature": dict(part_temperature),
+        **refinement_defaults(model, refine_passes, refine_noise),
     }
+
+
+def refinement_defaults(
+    model: CrystalVAE, passes: int | None = None, noise: float | None = None
+) -> dict[str, Any]:
+    """``refine_passes`` and ``refine_noise``: as asked, else as the card recommends.
+
+    Args:
+        model: the model; without a refiner it recommends 0 passes.
+        passes: of :class:`~crystalvae.generation.Refinement`.
+        noise: likewise.
+    """
+    usual = Refinement()
+    chosen = {} if model.refiner is None else model.card.get("refinement", {})
+    if passes is None:
+        passes = chosen.get("passes", 0 if noise is None else usual.passes)
+    if noise is None:
+        noise = chosen.get("noise", usual.noise)
+    return {"refine_passes": int(passes), "refine_noise": float(noise)}
 
 
 def batch_size_for(num: int) -> int:
@@ -95,6 +120,8 @@ def draws(
     beta: float | None = None,
     temperature: float | None = None,
     part_temperature: dict[str, float] | None = None,
+    refine_passes: int | None = None,
+    refine_noise: float | None = None,
     top_p: float = 1.0,
     constraints: Constraints | None = None,
     prior: str | None = None,
@@ -111,15 +138,24 @@ def draws(
         temperature: of every choice; None likewise.
         part_temperature: exceptions for parts of the crystal, by the names of
             :data:`crystalvae.decoder.PARTS`; None likewise.
+        refine_passes: of :class:`~crystalvae.generation.Refinement`; None
+            likewise.
+        refine_noise: likewise.
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
         prior: ``gaussian`` or ``flow``; None is the model's own.
         batch_size: latent vectors decoded together.
     """
     how = sampling_defaults(
-        model, beta=beta, temperature=temperature, part_temperature=part_temperature
+        model,
+        beta=beta,
+        temperature=temperature,
+        part_temperature=part_temperature,
+        refine_passes=refine_passes,
+        refine_noise=refine_noise,
     )
     beta = how.pop("beta")
+    refinement = Refinement(how.pop("refine_passes"), how.pop("refine_noise"))
     options = SamplingOptions(top_p=top_p, **how)
     batch = 0
     while True:
@@ -131,6 +167,7 @@ def draws(
             beta=beta,
             options=options,
             constraints=constraints,
+            refinement=refinement,
             generator=generator,
         )
         yield from found.crystals()

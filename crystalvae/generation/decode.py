@@ -13,9 +13,11 @@ from crystalvae.generation.options import (
     Constraints,
     Generated,
     Held,
+    Refinement,
     SamplingOptions,
 )
 from crystalvae.generation.prefix import Decoding
+from crystalvae.generation.refine import refine
 from crystalvae.generation.sites import SitePlacer
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def generate(
     beta: float | Tensor | None = None,
     options: SamplingOptions | None = None,
     constraints: Constraints | None = None,
+    refinement: Refinement | None = None,
     compositions: Sequence[dict[int, int]] | None = None,
     generator: torch.Generator | None = None,
 ) -> Generated:
@@ -41,18 +44,22 @@ def generate(
         beta: the β that the vectors were made for; None is the smallest.
         options: how to draw.
         constraints: what must hold.
+        refinement: how the model's refiner is used; None leaves it out.
         compositions: atomic number → count in the primitive cell, one a vector; None
             draws them.
         generator: source of randomness, on the CPU.
 
     Raises:
-        ConfigError: a composition is larger than the model can emit, or the constraints
-            cannot be obeyed.
+        ConfigError: a composition is larger than the model can emit, the constraints
+            cannot be obeyed, or the model has no refiner to use.
     """
     z = z.to(model.device)
     beta = model.beta_tensor(beta, len(z))
     options, constraints = options or SamplingOptions(), constraints or Constraints()
     constraints.check(model.config.decoder)
+    refiner = None
+    if refinement is not None and refinement.passes:
+        refiner = model.require_refiner()
     warmer = replace(
         options, temperature=max(options.temperature, options.restart_temperature)
     )
@@ -89,6 +96,8 @@ def generate(
         first = good.int().argmax(1)
         source = first + torch.arange(len(failed), device=z.device) * good.shape[1]
         found.replace(failed, drafts, source)
+    if refiner is not None:
+        refine(refiner, found, refinement, options.min_distance)
     return found
 
 

@@ -54,6 +54,21 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """How draws are refined."""
+
+    passes: int = 10
+    """How often the network looks at a crystal; 0 leaves it as it was decoded."""
+    noise: float = 0.2
+    """Error that the first pass expects in a free coordinate, Å. Larger values repair
+    worse draws and take good ones further from where they were."""
+
+    def __post_init__(self) -> None:
+        if self.passes < 0 or self.noise <= 0:
+            raise ConfigError("passes are at least 0, and noise is above 0 Å")
+
+
+@dataclass(frozen=True)
 class Constraints:
     """What every crystal must obey, as masks on the choices."""
 

@@ -9,37 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crystalvae.nn.wyckoff import NUM_GROUPS, NUM_LETTERS
+from crystalvae.nn.wyckoff import NUM_LETTERS, orbit_operations
 from crystalvae.screening.base import element_array
 from crystalvae.screening.distance import radius_share
-from crystalvae.symmetry.tables import symmetry_tables
-
-
-@cache
-def orbit_operations() -> tuple[Tensor, Tensor, Tensor]:
-    """The maps of all Wyckoff positions, flat.
-
-    Returns:
-        Rotations ``(total, 3, 3)``, translations ``(total, 3)``, and the start of each
-        position ``(231 * 27 + 1,)``; the first map of a position is the identity.
-    """
-    tables = symmetry_tables()
-    rotations, translations = [], []
-    start = np.zeros(NUM_GROUPS * NUM_LETTERS + 1, np.int64)
-    for number in range(NUM_GROUPS):
-        for letter in range(NUM_LETTERS):
-            row = number * NUM_LETTERS + letter
-            size = int(tables.multiplicity[number, letter])
-            start[row + 1] = start[row] + size
-            if size:
-                rotation, translation = tables.orbit_ops(number, letter)
-                rotations.append(rotation)
-                translations.append(translation)
-    return (
-        torch.as_tensor(np.concatenate(rotations), dtype=torch.float),
-        torch.as_tensor(np.concatenate(translations), dtype=torch.float),
-        torch.from_numpy(start),
-    )
 
 
 @cache

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from crystalvae.generation.placement import orbit_operations
-from crystalvae.nn.wyckoff import NUM_LETTERS, WyckoffTables
+from crystalvae.nn.wyckoff import NUM_LETTERS, WyckoffTables, orbit_operations
 
 
 @dataclass

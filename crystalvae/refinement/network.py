@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,13 +44,13 @@ class RefinerConfig:
     """Size of messages."""
     num_neighbors: int = 20
     """Neighbours of a site."""
-    cutoff: float = 7.0
+    cutoff: float = 6.0
     """Largest distance that counts, Å."""
-    num_radial: int = 32
-    """Gaussians on the distance."""
+    num_radial: int = 64
+    """Gaussians on the distance; narrow ones see small strains far sooner."""
     num_channels: int = 12
     """Weightings of the neighbours for angles."""
-    strain_ratio: float = 0.16
+    strain_ratio: float = 0.25
     """Strain noise over shift noise, 1/Å."""
     max_strain: float = 0.1
     """Largest strain (Frobenius norm) of one pass."""
@@ -117,6 +118,7 @@ class Refiner(nn.Module):
         self.out = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 2))
         nn.init.zeros_(self.out[1].weight)
         nn.init.zeros_(self.out[1].bias)
+        self.card: dict[str, Any] = {}
         metric, shift = group_projectors()
         self.register_buffer("metric_projector", metric, False)
         self.register_buffer("shift_projector", shift, False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,20 +19,14 @@ CONFIG_FILE = "refiner.json"
 WEIGHTS_FILE = "refiner.safetensors"
 
 
-def save_refiner(refiner: Refiner, directory: Path, card: dict[str, Any]) -> None:
-    """Write a refiner whole or not at all, weights in half precision.
-
-    Args:
-        refiner: the network.
-        directory: where to.
-        card: how it came about.
-    """
+def save_refiner(refiner: Refiner, directory: Path) -> None:
+    """Write a refiner and its card whole or not at all, weights in half precision."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().cpu().to(torch.float16).contiguous()
         for name, value in refiner.state_dict().items()
     }
-    content = {"refiner": dataclasses.asdict(refiner.config), "card": card}
+    content = {"refiner": dataclasses.asdict(refiner.config), "card": refiner.card}
     with (
         replacing(directory / CONFIG_FILE) as new_config,
         replacing(directory / WEIGHTS_FILE) as new_weights,
@@ -52,8 +45,8 @@ def load_refiner(directory: Path) -> Refiner | None:
     if not (directory / CONFIG_FILE).exists():
         return None
     try:
-        text = (directory / CONFIG_FILE).read_text(encoding="utf-8")
-        refiner = Refiner(from_dict(RefinerConfig, json.loads(text)["refiner"]))
+        content = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+        refiner = Refiner(from_dict(RefinerConfig, content["refiner"]))
         weights = load_file(directory / WEIGHTS_FILE)
         refiner.load_state_dict({n: v.float() for n, v in weights.items()})
     except (
@@ -69,4 +62,5 @@ def load_refiner(directory: Path) -> Refiner | None:
             f"the refiner in {directory} is damaged or does not fit its config "
             f"({reason}); copy {CONFIG_FILE} and {WEIGHTS_FILE} again"
         ) from error
+    refiner.card = content.get("card", {})
     return refiner.eval()

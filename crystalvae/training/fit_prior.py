@@ -43,6 +43,7 @@ def fit_prior(
     prior = dataclasses.replace(model.config.prior, name="flow")
     fitted = CrystalVAE(dataclasses.replace(model.config, prior=prior))
     fitted.load_state_dict(model.state_dict(), strict=False)
+    fitted.refiner = model.refiner
     fitted = fitted.to(model.device).eval()
     fitted.card = dict(model.card)
     latent = model.config.latent

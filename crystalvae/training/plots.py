@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from crystalvae.decoder import PARTS
+from crystalvae.training.rows import read_rows
 
 
 def plot_curves(metrics: Path, output: Path) -> None:
@@ -15,8 +15,7 @@ def plot_curves(metrics: Path, output: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    with metrics.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(metrics)
     if not rows:
         return
 

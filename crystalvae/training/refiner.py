@@ -217,8 +217,8 @@ class RefinerTrainer:
         )
         if report["val_loss"] < self.best:
             self.best = report["val_loss"]
-            card = {**row, "run": dataclasses.asdict(self.config)}
-            save_refiner(self.refiner, self.output / "best", card)
+            self.refiner.card = {**row, "run": dataclasses.asdict(self.config)}
+            save_refiner(self.refiner, self.output / "best")
 
     def _save(self, path: Path) -> None:
         state = {

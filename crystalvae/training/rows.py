@@ -16,15 +16,19 @@ def append_row(path: Path, row: dict[str, float]) -> None:
         writer.writerow(row)
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """All rows by the names of their columns."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def truncate_rows(path: Path, step: int) -> None:
     """Drop rows after an optimiser step, so that a resumed run writes them once."""
     if not path.exists():
         return
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or []
-        rows = [row for row in reader if int(row["step"]) <= step]
+    rows = read_rows(path)
+    kept = [row for row in rows if int(row["step"]) <= step]
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(kept)

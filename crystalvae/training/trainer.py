@@ -23,6 +23,7 @@ from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.files import replacing
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
+from crystalvae.refinement.pretrained import save_refiner
 from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_sources
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 KERNELS = "8192"
 """Compiled bfloat16 kernels that oneDNN keeps; a run has some 3,000 shapes, and the
 default of 1,024 would compile most of them again and again."""
+LEARNED = ("encoder", "posterior", "decoder")
+"""Parts of a model that a run changes; the refiner it starts with stays beside it."""
 NORM_MEMORY = 0.99
 """Share of the running average of the gradient's norm that a step keeps."""
 
@@ -81,8 +84,9 @@ class Trainer:
         self.crystals = load_sources(config.data.train, root, limits)
         self.val_store = load_sources(config.data.val, root, limits).store
         model = CrystalVAE(config.model)
+        self.source: CrystalVAE | None = None
         if config.init is not None:
-            start_from(model, config.init, root)
+            self.source = start_from(model, config.init, root)
         device = self.fabric.device
         store = self.crystals.store.to(device)
         self.crystals = dataclasses.replace(self.crystals, store=store)
@@ -306,6 +310,9 @@ class Trainer:
                 "parts": list(PARTS),
                 "run": dataclasses.asdict(self.config),
             }
+            if self.source is not None and self.source.refiner is not None:
+                model.card["refinement"] = self.source.card.get("refinement", {})
+                save_refiner(self.source.refiner, self.output / "best")
             model.save_pretrained(self.output / "best")
 
     def _save(self, path: Path) -> None:
@@ -368,13 +375,16 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
 
 
-def start_from(model: CrystalVAE, name: str, root: Path) -> None:
+def start_from(model: CrystalVAE, name: str, root: Path) -> CrystalVAE:
     """Copy the weights of a trained model, its prior apart; the range of β may differ.
 
     Args:
         model: the model to fill.
         name: shipped name, or a directory relative to ``root``.
         root: directory of the config.
+
+    Returns:
+        The trained model.
 
     Raises:
         ConfigError: the models differ in shape.
@@ -391,5 +401,6 @@ def start_from(model: CrystalVAE, name: str, root: Path) -> None:
         if getattr(shapes, part) != getattr(model.config, part):
             raise ConfigError(f"[model.{part}] differs from that of init = {name!r}")
     weights = source.state_dict()
-    kept = {n: v for n, v in weights.items() if not n.startswith("prior.")}
+    kept = {n: v for n, v in weights.items() if n.split(".")[0] in LEARNED}
     model.load_state_dict(kept, strict=model.prior is None)
+    return source

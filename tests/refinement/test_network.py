@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+
+from crystalvae.geometry.lattice import metric_tensor
+from crystalvae.refinement.network import group_projectors, strain_between
+from crystalvae.symmetry.spglib_wrapper import space_group_number
+from crystalvae.symmetry.tables import symmetry_tables
+from tests.refinement.conftest import as_crystals, as_tensors, without_symmetry
+
+
+def test_projectors_are_projectors_and_keep_what_the_group_allows(crystals):
+    metric, shift = group_projectors()
+    torch.testing.assert_close(metric @ metric, metric, atol=1e-5, rtol=0)
+    torch.testing.assert_close(shift @ shift, shift, atol=1e-5, rtol=0)
+    polar = torch.as_tensor(symmetry_tables().polar).sum(1)
+    rank = torch.linalg.matrix_rank(shift)
+    assert (rank[1:] == polar[1:]).all()
+
+
+def test_forces_of_a_symmetric_crystal_are_symmetric(crystals, refiner):
+    """The orbit graph gives what the graph of all atoms gives."""
+    sigma = torch.full((1,), 0.1)
+    for crystal in crystals:
+        sites, lattice, coords = as_tensors([crystal])
+        moved, strain = refiner(refiner.graph(sites, lattice, coords), sigma)
+        strain = refiner.project_strain(sites.number, lattice, strain)
+        plain, cell, site = without_symmetry(crystal)
+        all_sites, all_lattice, all_coords = as_tensors([plain])
+        graph = refiner.graph(all_sites, all_lattice, all_coords)
+        all_moved, all_strain = refiner(graph, sigma)
+        # the P1 cell has a frame of its own: cell = factor @ rotation
+        rotation = np.linalg.inv(plain.lattice) @ cell
+        rotation = torch.as_tensor(rotation).float()
+        scale = float(all_moved.abs().max()) + 1e-3
+        torch.testing.assert_close(
+            (all_moved @ rotation).norm(dim=1),
+            moved.norm(dim=1)[torch.as_tensor(site)],
+            atol=2e-3 * scale,
+            rtol=0,
+        )
+        torch.testing.assert_close(
+            rotation.T @ all_strain[0] @ rotation, strain[0], atol=2e-4, rtol=1e-2
+        )
+
+
+def test_a_move_keeps_group_positions_and_cell(crystals, refiner):
+    sites, lattice, coords = as_tensors(crystals)
+    generator = torch.Generator().manual_seed(3)
+    moved = 0.1 * torch.randn(coords.shape, generator=generator)
+    noise = torch.randn(lattice.shape, generator=generator)
+    strain = 0.01 * (noise + noise.mT)
+    new_lattice, new_coords = refiner.move(sites, lattice, coords, moved, strain)
+    assert (new_lattice - lattice).abs().amax((1, 2)).min() > 1e-4
+    for crystal in as_crystals(sites, new_lattice, new_coords):
+        structure = crystal.to_structure()
+        found = space_group_number(
+            structure.lattice.matrix,
+            structure.frac_coords,
+            np.array(structure.atomic_numbers),
+            1e-3,
+        )
+        assert found == crystal.number
+
+
+def test_an_atom_without_freedom_stays(crystals, refiner):
+    sites, lattice, coords = as_tensors(crystals)
+    moved = torch.ones_like(coords)
+    _, placed = refiner.move(sites, lattice, coords, moved, torch.zeros_like(lattice))
+    dof = refiner.tables.dof[sites.number[sites.owner], sites.wyckoff]
+    gap = placed - coords
+    gap = (gap - gap.round()).abs().amax(1)
+    assert (gap[dof == 0] < 1e-6).all()
+    assert (gap[dof == 3] > 1e-3).all()
+
+
+def test_the_strain_between_two_cells_leads_from_one_to_the_other(crystals, refiner):
+    sites, lattice, coords = as_tensors(crystals)
+    zero = torch.zeros_like(coords)
+    noise = torch.randn(lattice.shape)
+    other, _ = refiner.move(sites, lattice, coords, zero, 0.02 * (noise + noise.mT))
+    strain = strain_between(lattice, other)
+    reached, _ = refiner.move(sites, lattice, coords, zero, strain)
+    torch.testing.assert_close(
+        metric_tensor(reached), metric_tensor(other), atol=1e-3, rtol=1e-4
+    )
+
+
+def test_no_pass_goes_further_than_it_may(crystals, refiner):
+    sites, lattice, coords = as_tensors(crystals)
+    moved = torch.full_like(coords, 50.0)
+    strain = torch.full_like(lattice, -7.0)
+    new_lattice, _ = refiner.move(sites, lattice, coords, moved, strain)
+    assert torch.isfinite(new_lattice).all()
+    assert (torch.linalg.det(new_lattice) > 0).all()
+    size = strain_between(lattice, new_lattice).flatten(1).norm(dim=1)
+    assert (size <= refiner.config.max_strain * 1.01).all()
+
+
+@pytest.mark.parametrize("passes", [1, 5])
+def test_refining_twice_the_same_gives_the_same(crystals, refiner, passes):
+    sites, lattice, coords = as_tensors(crystals)
+    one, other = (
+        refiner.refine(sites, lattice, coords, passes=passes) for _ in range(2)
+    )
+    for a, b in zip(one, other):
+        torch.testing.assert_close(a, b, atol=0, rtol=0)
+
+
+def test_crystals_do_not_see_each_other(crystals, refiner):
+    together = as_crystals(*_refined(crystals, refiner))
+    for crystal, found in zip(crystals, together):
+        (alone,) = as_crystals(*_refined([crystal], refiner))
+        np.testing.assert_allclose(alone.lattice, found.lattice, atol=1e-3)
+        gap = alone.frac_coords - found.frac_coords
+        np.testing.assert_allclose(gap - np.round(gap), 0, atol=1e-3)
+
+
+def _refined(crystals, refiner):
+    sites, lattice, coords = as_tensors(crystals)
+    return sites, *refiner.refine(sites, lattice, coords, passes=3, start=0.05)

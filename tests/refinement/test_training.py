@@ -1,0 +1,170 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from crystalvae.batch import CrystalStore
+from crystalvae.config import from_dict
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.packed import pack, write_packed
+from crystalvae.errors import CheckpointError, DataError
+from crystalvae.refinement.noise import denoising_errors, sites_of
+from crystalvae.refinement.pretrained import load_refiner, save_refiner
+from crystalvae.training.refiner import RefinerRun, RefinerTrainer, validate_refiner
+from crystalvae.training.rows import read_rows
+from tests.conftest import REFERENCE
+from tests.refinement.conftest import TINY, as_tensors, tiny_refiner
+
+
+@pytest.fixture
+def dataset(tmp_path, crystals):
+    path = tmp_path / "reference"
+    write_packed(path, pack(crystals), [str(i) for i in range(len(crystals))], {})
+    return path
+
+
+def run_config(dataset, epochs=2, **training):
+    return from_dict(
+        RefinerRun,
+        {
+            "data": {
+                "train": [{"path": str(dataset)}],
+                "val": [{"path": str(dataset)}],
+            },
+            "refiner": dataclasses.asdict(TINY),
+            "training": {"epochs": epochs, "batch_size": 7, "warmup_steps": 2}
+            | training,
+        },
+    )
+
+
+def train(config, output, resume=False):
+    return RefinerTrainer(config, output.parent, output, "cpu").fit(resume=resume)
+
+
+def test_a_refiner_that_does_nothing_leaves_all_the_noise(crystals):
+    refiner = tiny_refiner()
+    torch.nn.init.zeros_(refiner.out[1].weight)
+    torch.nn.init.zeros_(refiner.out[1].bias)
+    batch = CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
+    sigma = torch.full((len(crystals),), 0.1)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        errors = denoising_errors(refiner, batch, sigma, generator)
+    torch.testing.assert_close(errors.shift, errors.shift_before)
+    torch.testing.assert_close(errors.strain, errors.strain_before)
+    # cubic crystals without a free coordinate have noise in the cell alone
+    fixed = [i for i, c in enumerate(crystals) if c.number in (221, 225, 227, 229)]
+    assert errors.shift_before[fixed].max() < 1e-10
+    assert (errors.strain_before > 0).all()
+
+
+def test_noise_has_the_size_that_was_asked_for(crystals):
+    plain = [c for c in crystals if c.number == 1] * 200
+    batch = CrystalStore.from_crystals(plain).batch(torch.arange(len(plain)))
+    errors = denoising_errors(
+        tiny_refiner(),
+        batch,
+        torch.full((len(plain),), 0.05),
+        torch.Generator().manual_seed(0),
+    )
+    # three components each, the mean over four atoms taken away
+    expected = 3 * 0.05**2 * (1 - 1 / 4)
+    assert float(errors.shift_before.mean()) == pytest.approx(expected, rel=0.1)
+
+
+def test_sites_are_those_of_the_crystals(crystals):
+    batch = CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
+    sites, coords = sites_of(batch)
+    expected, _, expected_coords = as_tensors(crystals)
+    for name in ("number", "owner", "wyckoff", "species"):
+        assert torch.equal(getattr(sites, name), getattr(expected, name))
+    torch.testing.assert_close(coords, expected_coords)
+
+
+def test_training_takes_noise_away(tmp_path):
+    rutile = AsymmetricUnit.from_structure(REFERENCE["rutile"][0])
+    path = tmp_path / "rutile"
+    write_packed(path, pack([rutile] * 32), [str(i) for i in range(32)], {})
+    config = run_config(path, 200, learning_rate=1e-2, batch_size=16)
+    config = dataclasses.replace(
+        config, refiner=dataclasses.replace(TINY, num_radial=64)
+    )
+    trainer = RefinerTrainer(config, tmp_path, tmp_path / "run", "cpu")
+    before = validate_refiner(trainer.refiner, trainer.val_store, 32)
+    after = validate_refiner(load_refiner(trainer.fit()), trainer.val_store, 32)
+    for name in ("shift_left_0.05", "strain_left_0.05"):
+        assert before[name] == pytest.approx(1, abs=1e-4)
+        assert after[name] < 0.5
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path, dataset):
+    whole = load_refiner(train(run_config(dataset, 4), tmp_path / "whole"))
+    config = run_config(dataset, 4)
+    broken = RefinerTrainer(config, tmp_path, tmp_path / "broken", "cpu")
+    calls = []
+
+    def interrupt(*args):
+        calls.append(args)
+        if len(calls) > 5:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    step, broken._step = broken._step, interrupt
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit()
+    resumed = load_refiner(train(config, tmp_path / "broken", resume=True))
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value)
+    epochs = [row["epoch"] for row in read_rows(tmp_path / "broken" / "metrics.csv")]
+    assert epochs == ["1", "2", "3", "4"]
+
+
+def test_another_run_is_not_overwritten(tmp_path, dataset):
+    train(run_config(dataset, 1), tmp_path / "run")
+    with pytest.raises(DataError, match="--resume"):
+        train(run_config(dataset, 1), tmp_path / "run")
+    with pytest.raises(CheckpointError, match="another config"):
+        train(run_config(dataset, 2), tmp_path / "run", resume=True)
+
+
+def test_a_run_can_start_from_a_refiner(tmp_path, dataset):
+    best = train(run_config(dataset, 1), tmp_path / "run")
+    config = dataclasses.replace(run_config(dataset), init=str(best))
+    trainer = RefinerTrainer(config, tmp_path, tmp_path / "next", "cpu")
+    for name, value in load_refiner(best).state_dict().items():
+        torch.testing.assert_close(trainer.refiner.state_dict()[name], value)
+    wider = dataclasses.replace(config.refiner, dim=24)
+    with pytest.raises(CheckpointError, match="of this shape"):
+        RefinerTrainer(
+            dataclasses.replace(config, refiner=wider), tmp_path, tmp_path / "x", "cpu"
+        )
+
+
+def test_a_saved_refiner_comes_back(tmp_path):
+    refiner = tiny_refiner()
+    refiner.card = {"epoch": 3}
+    save_refiner(refiner, tmp_path)
+    loaded = load_refiner(tmp_path)
+    assert loaded.card == {"epoch": 3}
+    assert loaded.config == refiner.config
+    for name, value in refiner.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value.half().float())
+    assert load_refiner(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "shape"])
+def test_a_damaged_refiner_is_named(tmp_path, damage):
+    save_refiner(tiny_refiner(), tmp_path)
+    if damage == "weights":
+        file = tmp_path / "refiner.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        file = tmp_path / "refiner.json"
+        content = json.loads(file.read_text())
+        content["refiner"]["dim"] = 24
+        text = json.dumps(content) if damage == "shape" else "{"
+        file.write_text(text)
+    with pytest.raises(CheckpointError, match="the refiner in"):
+        load_refiner(tmp_path)
