@@ -85,21 +85,27 @@ def orbit_neighbors(
     steps = torch.floor(reach[:, None] / heights + 0.5).long().clamp(max=8)
     images = (2 * steps + 1).prod(1)
 
-    # every (site, atom, image) of a crystal
-    atom_start = num_atoms.cumsum(0) - num_atoms
-    centre, rank = _counted(num_atoms[owner] * images[owner])
-    here = owner[centre]
-    atom = atom_start[here] + rank // images[here]
-    rest = rank % images[here]
+    # all images of a cell, then all pairs of site and atom, then all triples
+    crystal_of_image, rank = _counted(images)
     shift = []
     for axis in range(3):
-        width = 2 * steps[here, axis] + 1
-        shift.append(rest % width - steps[here, axis])
-        rest = rest // width
-    delta = points[atom] - centres[centre]
-    delta = delta - torch.round(delta) + torch.stack(shift, -1)
-    vector = torch.einsum("ti,tij->tj", delta, cell[here])
+        width = 2 * steps[crystal_of_image, axis] + 1
+        shift.append(rank % width - steps[crystal_of_image, axis])
+        rank = rank // width
+    shift = torch.stack(shift, -1).to(cell.dtype)
+    shift = torch.einsum("ti,tij->tj", shift, cell[crystal_of_image])
+    atom_start = num_atoms.cumsum(0) - num_atoms
+    site_of_pair, rank = _counted(num_atoms[owner])
+    here = owner[site_of_pair]
+    atom_of_pair = atom_start[here] + rank
+    delta = points[atom_of_pair] - centres[site_of_pair]
+    delta = torch.einsum("pi,pij->pj", delta - torch.round(delta), cell[here])
+    image_start = images.cumsum(0) - images
+    pair, rank = _counted(images[here])
+    vector = delta[pair] + shift[image_start[here][pair] + rank]
     distance = vector.square().sum(-1).clamp(min=1e-12).sqrt()
+    centre, atom = site_of_pair[pair], atom_of_pair[pair]
+    here = here[pair]
     near = ((distance < reach[here]) & (distance > 1e-3)).nonzero().squeeze(1)
 
     key = centre[near].double() * 1e3 + distance[near].double()

@@ -87,16 +87,16 @@ def test_training_takes_noise_away(tmp_path):
     rutile = AsymmetricUnit.from_structure(REFERENCE["rutile"][0])
     path = tmp_path / "rutile"
     write_packed(path, pack([rutile] * 32), [str(i) for i in range(32)], {})
-    config = run_config(path, 200, learning_rate=1e-2, batch_size=16)
+    config = run_config(path, 80, learning_rate=5e-3, batch_size=8)
     config = dataclasses.replace(
-        config, refiner=dataclasses.replace(TINY, num_radial=64)
+        config, refiner=dataclasses.replace(TINY, num_radial=64, dim=32)
     )
     trainer = RefinerTrainer(config, tmp_path, tmp_path / "run", "cpu")
     before = validate_refiner(trainer.refiner, trainer.val_store, 32)
     after = validate_refiner(load_refiner(trainer.fit()), trainer.val_store, 32)
-    for name in ("shift_left_0.05", "strain_left_0.05"):
+    for name in ("shift_left_0.2", "strain_left_0.2"):
         assert before[name] == pytest.approx(1, abs=1e-4)
-        assert after[name] < 0.5
+        assert after[name] < 0.6
 
 
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path, dataset):
