@@ -63,9 +63,12 @@ class Refinement:
     """Error that the first pass expects in a free coordinate, Å. Larger values repair
     worse draws and take good ones further from where they were."""
 
+    strain: float = 0.02
+    """Strain of the cell that the first pass expects."""
+
     def __post_init__(self) -> None:
-        if self.passes < 0 or self.noise <= 0:
-            raise ConfigError("passes are at least 0, and noise is above 0 Å")
+        if self.passes < 0 or self.noise <= 0 or self.strain <= 0:
+            raise ConfigError("passes are at least 0, noise and strain are above 0")
 
 
 @dataclass(frozen=True)

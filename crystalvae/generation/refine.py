@@ -47,7 +47,11 @@ def refine(
         )
         start = found.lattice[rows], found.frac_coords[rows][mask]
         lattice, moved = refiner.refine(
-            sites, *start, passes=how.passes, start=how.noise
+            sites,
+            *start,
+            passes=how.passes,
+            noise=how.noise,
+            strain_noise=how.strain,
         )
         data = refiner.graph(sites, lattice, moved)
         good = ~_touches(data, limits)

@@ -27,6 +27,10 @@ from crystalvae.refinement.neighbors import Sites, orbit_neighbors
 from crystalvae.symmetry.tables import symmetry_tables
 
 NUM_WAVES = 6
+LAST_NOISE = 0.02
+"""Å that the last pass assumes."""
+LAST_STRAIN = 0.003
+"""Strain that the last pass assumes."""
 MAX_STRAIN = 0.4
 """Frobenius norm of a strain ε below which 1 + 2ε is positive definite for certain."""
 _PAIRS = ((0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1))
@@ -50,8 +54,6 @@ class RefinerConfig:
     """Gaussians on the distance; narrow ones see small strains far sooner."""
     num_channels: int = 12
     """Weightings of the neighbours for angles."""
-    strain_ratio: float = 0.25
-    """Strain noise over shift noise, 1/Å."""
     max_strain: float = 0.1
     """Largest strain (Frobenius norm) of one pass."""
     max_shift: float = 0.5
@@ -101,7 +103,7 @@ class Refiner(nn.Module):
         self.config = config
         self.tables = tables or WyckoffTables()
         self.species = nn.Embedding(MAX_Z, config.dim)
-        self.level = mlp(2 * NUM_WAVES, config.dim, config.dim)
+        self.level = mlp(4 * NUM_WAVES, config.dim, config.dim)
         waves = 2.0 ** torch.arange(NUM_WAVES) * (math.pi / 8)
         self.register_buffer("waves", waves, False)
         self.radial = RadialBasis(config.num_radial, config.cutoff)
@@ -129,16 +131,18 @@ class Refiner(nn.Module):
             sites, lattice, coords, self.tables, self.config.num_neighbors
         )
 
-    def forward(self, data: Data, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, data: Data, sigma: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """Displacements in Å ``(N, 3)`` and strains ``(B, 3, 3)``, not yet projected.
 
         Args:
             data: of :meth:`graph`.
-            sigma: noise that is assumed, Å, ``(B,)``.
+            sigma: noise of free coordinates that is assumed, Å, ``(B,)``.
+            tau: noise of strains that is assumed, ``(B,)``.
         """
         basis, envelope = self.radial(data.distance)
         edge = torch.cat([basis, self.moments(basis, envelope, data)], -1)
-        phase = (sigma.log()[:, None] + 3) * self.waves
+        levels = torch.stack([sigma.log() + 3, tau.log() + 5], 1)
+        phase = (levels[:, :, None] * self.waves).flatten(1)
         level = self.level(torch.cat([phase.sin(), phase.cos()], -1))
         state = self.species(data.species) + level[data.owner]
         for layer in self.layers:
@@ -151,7 +155,7 @@ class Refiner(nn.Module):
         pull = (weight[..., 1, None, None] * outer).sum(1) * data.share[:, None, None]
         strain = pull.new_zeros(data.num_crystals, 3, 3)
         strain = strain.index_add_(0, data.owner, pull)
-        return moved, strain * (self.config.strain_ratio * sigma)[:, None, None]
+        return moved, strain * tau[:, None, None]
 
     def project_strain(self, number: Tensor, lattice: Tensor, strain: Tensor) -> Tensor:
         """The part of a strain ``(B, 3, 3)`` that the group allows."""
@@ -177,7 +181,6 @@ class Refiner(nn.Module):
         coords: Tensor,
         moved: Tensor,
         strain: Tensor,
-        share: float = 1.0,
         limited: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Shift atoms and strain cells as far as the groups allow.
@@ -189,7 +192,6 @@ class Refiner(nn.Module):
             moved: displacements in Å ``(N, 3)``.
             strain: symmetric strains ε ``(B, 3, 3)``; the metric becomes
                 L (1 + 2ε) Lᵀ.
-            share: of the step that is taken.
             limited: keep to the largest shift and strain of one pass; strains are
                 limited to what leaves the metric positive definite in any case.
 
@@ -200,10 +202,10 @@ class Refiner(nn.Module):
         if limited:
             moved = _at_most(moved, config.max_shift)
         inverse = torch.linalg.inv(lattice)
-        shift = torch.einsum("ni,nij->nj", share * moved, inverse[sites.owner])
+        shift = torch.einsum("ni,nij->nj", moved, inverse[sites.owner])
         number = sites.number[sites.owner]
         placed = self.tables.project(number, sites.wyckoff, coords + shift)
-        strain = self.project_strain(sites.number, lattice, share * strain)
+        strain = self.project_strain(sites.number, lattice, strain)
         largest = config.max_strain if limited else MAX_STRAIN
         strain = _at_most(strain.flatten(1), largest).view_as(strain)
         unit = torch.eye(3, device=strain.device)
@@ -220,8 +222,8 @@ class Refiner(nn.Module):
         coords: Tensor,
         *,
         passes: int = 10,
-        start: float = 0.2,
-        end: float = 0.02,
+        noise: float = 0.2,
+        strain_noise: float = 0.02,
     ) -> tuple[Tensor, Tensor]:
         """Take noise away in some passes that assume less and less of it.
 
@@ -234,19 +236,34 @@ class Refiner(nn.Module):
             lattice: ``(B, 3, 3)`` in Å, Cholesky form.
             coords: ``(N, 3)``.
             passes: how often the network looks.
-            start: noise that the first pass assumes, Å.
-            end: noise that the last pass assumes, Å.
+            noise: that the first pass assumes in free coordinates, Å; the last one
+                assumes :data:`LAST_NOISE`.
+            strain_noise: that the first pass assumes in strains; the last one assumes
+                :data:`LAST_STRAIN`.
 
         Returns:
             New lattices and coordinates.
         """
-        levels = torch.logspace(math.log10(start), math.log10(end), passes).tolist()
-        for level, after in zip(levels, [*levels[1:], 0.0]):
-            sigma = torch.full_like(lattice[:, 0, 0], level)
-            moved, strain = self(self.graph(sites, lattice, coords), sigma)
-            share = 1 - after / level
-            lattice, coords = self.move(sites, lattice, coords, moved, strain, share)
+        levels = _falling(noise, min(LAST_NOISE, noise), passes)
+        strains = _falling(strain_noise, min(LAST_STRAIN, strain_noise), passes)
+        for (sigma, next_sigma), (tau, next_tau) in zip(levels, strains):
+            one = torch.ones_like(lattice[:, 0, 0])
+            graph = self.graph(sites, lattice, coords)
+            moved, strain = self(graph, sigma * one, tau * one)
+            lattice, coords = self.move(
+                sites,
+                lattice,
+                coords,
+                (1 - next_sigma / sigma) * moved,
+                (1 - next_tau / tau) * strain,
+            )
         return lattice, coords
+
+
+def _falling(first: float, last: float, steps: int) -> list[tuple[float, float]]:
+    """Levels of a geometric descent, each with the next one, which is 0 at the end."""
+    levels = torch.logspace(math.log10(first), math.log10(last), steps).tolist()
+    return list(zip(levels, [*levels[1:], 0.0]))
 
 
 def _at_most(vectors: Tensor, limit: float) -> Tensor:

@@ -27,9 +27,9 @@ class Errors:
     strain_before: Tensor
     """The same without the refiner."""
 
-    def loss(self, sigma: Tensor, strain_ratio: float) -> Tensor:
+    def loss(self, sigma: Tensor, tau: Tensor) -> Tensor:
         """Errors in units of the noise, ``(B,)``."""
-        return self.shift / sigma**2 + self.strain / (strain_ratio * sigma) ** 2
+        return self.shift / sigma**2 + self.strain / tau**2
 
 
 def sites_of(batch: CrystalBatch) -> tuple[Sites, Tensor]:
@@ -46,16 +46,18 @@ def disturb(
     lattice: Tensor,
     coords: Tensor,
     sigma: Tensor,
+    tau: Tensor,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Shift atoms within their positions and strain cells within their groups.
 
     Args:
-        refiner: gives the ratio of the two, and the projections.
+        refiner: knows the projections.
         sites: the sites.
         lattice: ``(B, 3, 3)`` in Å.
         coords: ``(N, 3)``.
         sigma: standard deviation of a free coordinate of each crystal, Å, ``(B,)``.
+        tau: standard deviation of a diagonal strain of each, ``(B,)``.
         generator: source of randomness, on the CPU.
 
     Returns:
@@ -65,13 +67,16 @@ def disturb(
     shift = torch.randn(coords.shape, generator=generator).to(device)
     shift = shift * sigma[sites.owner][:, None]
     noise = torch.randn(lattice.shape, generator=generator).to(device)
-    scale = 0.5 * refiner.config.strain_ratio * sigma[:, None, None]
-    strain = scale * (noise + noise.transpose(1, 2))
+    strain = 0.5 * tau[:, None, None] * (noise + noise.mT)
     return refiner.move(sites, lattice, coords, shift, strain, limited=False)
 
 
 def denoising_errors(
-    refiner: Refiner, batch: CrystalBatch, sigma: Tensor, generator: torch.Generator
+    refiner: Refiner,
+    batch: CrystalBatch,
+    sigma: Tensor,
+    tau: Tensor,
+    generator: torch.Generator,
 ) -> Errors:
     """Disturb a batch, look at it once, and compare with what was done.
 
@@ -80,14 +85,17 @@ def denoising_errors(
     Args:
         refiner: the network.
         batch: real crystals.
-        sigma: noise of each in Å, ``(B,)``.
+        sigma: noise of each in Å, as in :func:`disturb`.
+        tau: strain of each, likewise.
         generator: source of randomness, on the CPU.
     """
     sites, coords = sites_of(batch)
     lattice = coords_to_lattice(batch.lattice_coords)
-    noisy_lattice, noisy = disturb(refiner, sites, lattice, coords, sigma, generator)
+    noisy_lattice, noisy = disturb(
+        refiner, sites, lattice, coords, sigma, tau, generator
+    )
     data = refiner.graph(sites, noisy_lattice, noisy)
-    moved, strain = refiner(data, sigma)
+    moved, strain = refiner(data, sigma, tau)
     strain = refiner.project_strain(sites.number, noisy_lattice, strain)
     back = refiner.centre(sites, data.share, torus_difference(coords, noisy))
     back = torch.einsum("ni,nij->nj", back, noisy_lattice[sites.owner])

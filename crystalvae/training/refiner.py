@@ -29,8 +29,8 @@ from crystalvae.training.schedule import rate_at
 
 logger = logging.getLogger(__name__)
 
-LEVELS = (0.05, 0.2, 0.5)
-"""Noise at which validation looks, Å."""
+LEVELS = ((0.05, 0.005), (0.2, 0.02), (0.5, 0.05))
+"""Noise at which validation looks: Å of shifts, and strains."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class RefinerTraining:
     """Smallest noise, Å; it is drawn log-uniformly for each crystal."""
     max_noise: float = 0.6
     """Largest noise, Å."""
+    min_strain: float = 0.003
+    """Smallest strain; it is drawn log-uniformly for each crystal as well."""
+    max_strain: float = 0.08
+    """Largest strain."""
     bucket: int = 40
     """Batches that are sorted by length together."""
     seed: int = 0
@@ -63,6 +67,8 @@ class RefinerTraining:
     def __post_init__(self) -> None:
         if not 0 < self.min_noise < self.max_noise:
             raise ValueError("min_noise is positive and below max_noise")
+        if not 0 < self.min_strain < self.max_strain:
+            raise ValueError("min_strain is positive and below max_strain")
 
 
 @dataclass(frozen=True)
@@ -184,10 +190,13 @@ class RefinerTrainer:
         seed = options.seed * 1_000_003 + self.step
         generator = torch.Generator().manual_seed(seed)
         store = self.crystals.store
-        place = torch.rand(len(index), generator=generator).to(store.number.device)
-        sigma = options.min_noise * (options.max_noise / options.min_noise) ** place
-        errors = denoising_errors(self.refiner, store.batch(index), sigma, generator)
-        loss = errors.loss(sigma, self.config.refiner.strain_ratio).mean()
+        place = torch.rand(2, len(index), generator=generator)
+        place = place.to(store.number.device)
+        sigma = options.min_noise * (options.max_noise / options.min_noise) ** place[0]
+        tau = options.min_strain * (options.max_strain / options.min_strain) ** place[1]
+        batch = store.batch(index)
+        errors = denoising_errors(self.refiner, batch, sigma, tau, generator)
+        loss = errors.loss(sigma, tau).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.refiner.parameters(), options.clip_norm)
         self.optimizer.step()
@@ -212,8 +221,8 @@ class RefinerTrainer:
             epoch + 1,
             train_loss,
             report["val_loss"],
-            "/".join(f"{level:g}" for level in LEVELS),
-            "/".join(f"{report[f'shift_left_{level:g}']:.2f}" for level in LEVELS),
+            "/".join(f"{level:g}" for level, _ in LEVELS),
+            "/".join(f"{report[f'shift_left_{level:g}']:.2f}" for level, _ in LEVELS),
         )
         if report["val_loss"] < self.best:
             self.best = report["val_loss"]
@@ -278,12 +287,14 @@ def validate_refiner(
     """
     order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))
     report, losses = {}, []
-    for level in LEVELS:
+    for level, strain_level in LEVELS:
         generator = torch.Generator().manual_seed(1)
         sums = torch.zeros(4)
         for index in order[:max_crystals].split(batch_size):
             sigma = torch.full((len(index),), level, device=store.number.device)
-            errors = denoising_errors(refiner, store.batch(index), sigma, generator)
+            tau = torch.full_like(sigma, strain_level)
+            batch = store.batch(index)
+            errors = denoising_errors(refiner, batch, sigma, tau, generator)
             sums += torch.stack(
                 [
                     errors.shift.sum(),
@@ -292,8 +303,8 @@ def validate_refiner(
                     errors.strain_before.sum(),
                 ]
             ).cpu()
-            losses.append(errors.loss(sigma, refiner.config.strain_ratio).cpu())
+            losses.append(errors.loss(sigma, tau).cpu())
         shift, before, strain, strain_before = sums.tolist()
         report[f"shift_left_{level:g}"] = shift / max(before, 1e-12)
-        report[f"strain_left_{level:g}"] = strain / max(strain_before, 1e-12)
+        report[f"strain_left_{strain_level:g}"] = strain / max(strain_before, 1e-12)
     return {"val_loss": float(torch.cat(losses).mean()), **report}

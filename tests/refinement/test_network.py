@@ -20,15 +20,15 @@ def test_projectors_are_projectors_and_keep_what_the_group_allows(crystals):
 
 def test_forces_of_a_symmetric_crystal_are_symmetric(crystals, refiner):
     """The orbit graph gives what the graph of all atoms gives."""
-    sigma = torch.full((1,), 0.1)
+    level = torch.full((1,), 0.1), torch.full((1,), 0.01)
     for crystal in crystals:
         sites, lattice, coords = as_tensors([crystal])
-        moved, strain = refiner(refiner.graph(sites, lattice, coords), sigma)
+        moved, strain = refiner(refiner.graph(sites, lattice, coords), *level)
         strain = refiner.project_strain(sites.number, lattice, strain)
         plain, cell, site = without_symmetry(crystal)
         all_sites, all_lattice, all_coords = as_tensors([plain])
         graph = refiner.graph(all_sites, all_lattice, all_coords)
-        all_moved, all_strain = refiner(graph, sigma)
+        all_moved, all_strain = refiner(graph, *level)
         # the P1 cell has a frame of its own: cell = factor @ rotation
         rotation = np.linalg.inv(plain.lattice) @ cell
         rotation = torch.as_tensor(rotation).float()
@@ -118,4 +118,4 @@ def test_crystals_do_not_see_each_other(crystals, refiner):
 
 def _refined(crystals, refiner):
     sites, lattice, coords = as_tensors(crystals)
-    return sites, *refiner.refine(sites, lattice, coords, passes=3, start=0.05)
+    return sites, *refiner.refine(sites, lattice, coords, passes=3, noise=0.05)
