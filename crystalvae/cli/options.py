@@ -115,7 +115,14 @@ def add_refine_options(parser: argparse.ArgumentParser) -> None:
         "--refine-noise",
         type=positive,
         metavar="A",
-        help="error that the first pass expects, in angstrom (the model's own choice)",
+        help="error of coordinates that the first pass expects, in angstrom (the "
+        "model's own choice)",
+    )
+    parser.add_argument(
+        "--refine-strain",
+        type=positive,
+        metavar="S",
+        help="strain of the cell that the first pass expects (the model's own choice)",
     )
 
 
@@ -145,4 +152,5 @@ def draw_options(args: argparse.Namespace) -> dict:
         "part_temperature": args.part_temperature,
         "refine_passes": args.refine_passes,
         "refine_noise": args.refine_noise,
+        "refine_strain": args.refine_strain,
     }

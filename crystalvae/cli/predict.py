@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,6 @@ def run(args: argparse.Namespace) -> int:
     """Predict and write."""
     from crystalvae.design.output import open_directory
     from crystalvae.design.predict import TEMPERATURE
-    from crystalvae.design.sample import refinement_defaults
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
 
@@ -111,13 +111,14 @@ def run(args: argparse.Namespace) -> int:
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     directory = open_directory(args.output)
     beta, temperature = args.beta, args.temperature
+    refinement = _refinement(args, model)
     settings = {
         "model": str(args.model),
         "structures_per_composition": args.n,
         "draws": args.draws or args.n,
         "beta": model.config.latent.beta_max if beta is None else beta,
         "temperature": TEMPERATURE if temperature is None else temperature,
-        **refinement_defaults(model, args.refine_passes, args.refine_noise),
+        "refinement": asdict(refinement),
         "seed": args.seed,
         "analogues": args.analogues,
         "unlisted": args.unlisted,
@@ -125,6 +126,14 @@ def run(args: argparse.Namespace) -> int:
     if cells is not None:
         return _predict_formula(args, model, directory, settings, cells)
     return _predict_known(args, model, directory, settings)
+
+
+def _refinement(args: argparse.Namespace, model: Any) -> Any:
+    from crystalvae.design.sample import refinement_of
+
+    return refinement_of(
+        model, args.refine_passes, args.refine_noise, args.refine_strain
+    )
 
 
 def _cells(args: argparse.Namespace) -> list[dict[int, int]]:
@@ -160,11 +169,7 @@ def _draw(
     from crystalvae.data.load import open_known
     from crystalvae.design.analogues import Analogues
     from crystalvae.design.predict import predict
-    from crystalvae.design.sample import refinement_defaults
-    from crystalvae.generation import Refinement
 
-    how = refinement_defaults(model, args.refine_passes, args.refine_noise)
-    refinement = Refinement(how["refine_passes"], how["refine_noise"])
     analogues = None
     if args.analogues is not None:
         analogues = Analogues(open_known(args.analogues))
@@ -181,7 +186,7 @@ def _draw(
             beta=args.beta,
             temperature=args.temperature,
             seed=args.seed,
-            refinement=refinement,
+            refinement=_refinement(args, model),
             num_workers=args.workers,
             advance=bar.update,
         )

@@ -58,6 +58,7 @@ def sampling_defaults(
     part_temperature: dict[str, float] | None = None,
     refine_passes: int | None = None,
     refine_noise: float | None = None,
+    refine_strain: float | None = None,
 ) -> dict[str, Any]:
     """How to draw: what is asked for, and otherwise what the model's card recommends.
 
@@ -66,12 +67,12 @@ def sampling_defaults(
         beta: the knob.
         temperature: of every choice; where given, the card's exceptions do not hold.
         part_temperature: exceptions for parts of the crystal.
-        refine_passes: of :class:`~crystalvae.generation.Refinement`.
-        refine_noise: likewise.
+        refine_passes: ``passes`` of :func:`refinement_of`.
+        refine_noise: likewise ``noise``.
+        refine_strain: likewise ``strain``.
 
     Returns:
-        ``beta``, ``temperature``, ``part_temperature``, ``refine_passes`` and
-        ``refine_noise``.
+        Values for all of these arguments.
     """
     chosen = model.card.get("sampling", {})
     if part_temperature is None:
@@ -81,31 +82,35 @@ def sampling_defaults(
         beta = chosen.get("beta", model.config.latent.beta_max)
     if temperature is None:
         temperature = chosen.get("temperature", 1.0)
+    refinement = refinement_of(model, refine_passes, refine_noise, refine_strain)
     return {
         "beta": float(beta),
         "temperature": float(temperature),
         "part_temperature": dict(part_temperature),
-        **refinement_defaults(model, refine_passes, refine_noise),
+        "refine_passes": refinement.passes,
+        "refine_noise": refinement.noise,
+        "refine_strain": refinement.strain,
     }
 
 
-def refinement_defaults(
-    model: CrystalVAE, passes: int | None = None, noise: float | None = None
-) -> dict[str, Any]:
-    """``refine_passes`` and ``refine_noise``: as asked, else as the card recommends.
+def refinement_of(
+    model: CrystalVAE,
+    passes: int | None = None,
+    noise: float | None = None,
+    strain: float | None = None,
+) -> Refinement:
+    """How to refine: as asked, and otherwise as the model's card recommends.
 
     Args:
         model: the model; without a refiner it recommends 0 passes.
         passes: of :class:`~crystalvae.generation.Refinement`.
         noise: likewise.
+        strain: likewise.
     """
-    usual = Refinement()
-    chosen = {} if model.refiner is None else model.card.get("refinement", {})
-    if passes is None:
-        passes = chosen.get("passes", 0 if noise is None else usual.passes)
-    if noise is None:
-        noise = chosen.get("noise", usual.noise)
-    return {"refine_passes": int(passes), "refine_noise": float(noise)}
+    asked = {"passes": passes, "noise": noise, "strain": strain}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    chosen = {"passes": 0} if model.refiner is None else model.card.get("refinement")
+    return Refinement(**{**(chosen or {}), **asked})
 
 
 def batch_size_for(num: int) -> int:
@@ -122,6 +127,7 @@ def draws(
     part_temperature: dict[str, float] | None = None,
     refine_passes: int | None = None,
     refine_noise: float | None = None,
+    refine_strain: float | None = None,
     top_p: float = 1.0,
     constraints: Constraints | None = None,
     prior: str | None = None,
@@ -138,33 +144,33 @@ def draws(
         temperature: of every choice; None likewise.
         part_temperature: exceptions for parts of the crystal, by the names of
             :data:`crystalvae.decoder.PARTS`; None likewise.
-        refine_passes: of :class:`~crystalvae.generation.Refinement`; None
-            likewise.
-        refine_noise: likewise.
+        refine_passes: ``passes`` of :func:`refinement_of`.
+        refine_noise: likewise ``noise``.
+        refine_strain: likewise ``strain``.
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
         prior: ``gaussian`` or ``flow``; None is the model's own.
         batch_size: latent vectors decoded together.
     """
     how = sampling_defaults(
-        model,
-        beta=beta,
-        temperature=temperature,
-        part_temperature=part_temperature,
-        refine_passes=refine_passes,
-        refine_noise=refine_noise,
+        model, beta=beta, temperature=temperature, part_temperature=part_temperature
     )
-    beta = how.pop("beta")
-    refinement = Refinement(how.pop("refine_passes"), how.pop("refine_noise"))
-    options = SamplingOptions(top_p=top_p, **how)
+    options = SamplingOptions(
+        temperature=how["temperature"],
+        part_temperature=how["part_temperature"],
+        top_p=top_p,
+    )
+    refinement = refinement_of(model, refine_passes, refine_noise, refine_strain)
     batch = 0
     while True:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch)
-        z = model.prior_sample(batch_size, beta=beta, generator=generator, prior=prior)
+        z = model.prior_sample(
+            batch_size, beta=how["beta"], generator=generator, prior=prior
+        )
         found = generate(
             model,
             z,
-            beta=beta,
+            beta=how["beta"],
             options=options,
             constraints=constraints,
             refinement=refinement,
