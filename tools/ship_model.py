@@ -17,6 +17,7 @@ import torch
 from crystalvae.batch import CrystalStore
 from crystalvae.data.packed import PackedDataset
 from crystalvae.model import CrystalVAE
+from crystalvae.refinement.pretrained import load_refiner, save_refiner
 from crystalvae.training.fit_prior import fit_prior
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "crystalvae" / "weights"
@@ -43,6 +44,12 @@ def main() -> None:
     parser.add_argument(
         "--flow", type=Path, help="fit a flow prior to this prepared training set"
     )
+    parser.add_argument("--refiner", type=Path, help="run of crystalvae train-refiner")
+    parser.add_argument(
+        "--refinement",
+        type=json.loads,
+        help='recommended: {"passes": 4, "noise": 0.2, "strain": 0.02}',
+    )
     parser.add_argument("--reconstruction", type=Path, action="append", default=[])
     parser.add_argument("--generation", type=Path)
     args = parser.parse_args()
@@ -60,6 +67,10 @@ def main() -> None:
                 model, store, steps=1500, beta_low=0.3, num_betas=3, progress=True
             )
         model.save_pretrained(target)
+    if args.refiner is not None:
+        refiner = load_refiner(args.refiner / "best")
+        refiner.card["commit"] = commit()
+        save_refiner(refiner, target)
     file = target / "config.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     card = content["card"]
@@ -72,6 +83,8 @@ def main() -> None:
     card["licence"] = args.licence
     if args.sampling is not None:
         card["sampling"] = args.sampling
+    if args.refinement is not None:
+        card["refinement"] = args.refinement
     metrics = card.setdefault("metrics", {})
     for path in args.reconstruction:
         found = json.loads(path.read_text())
