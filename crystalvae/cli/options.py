@@ -124,6 +124,13 @@ def add_refine_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="strain of the cell that the first pass expects (the model's own choice)",
     )
+    parser.add_argument(
+        "--refine-limit",
+        type=positive,
+        metavar="R",
+        help="draws that the refiner would still change by more are drawn again, "
+        "like those whose atoms collide (the model's own choice)",
+    )
 
 
 def part_temperatures(text: str) -> dict[str, float]:
@@ -153,4 +160,5 @@ def draw_options(args: argparse.Namespace) -> dict:
         "refine_passes": args.refine_passes,
         "refine_noise": args.refine_noise,
         "refine_strain": args.refine_strain,
+        "refine_limit": args.refine_limit,
     }

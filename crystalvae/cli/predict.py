@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,10 @@ def run(args: argparse.Namespace) -> int:
         "draws": args.draws or args.n,
         "beta": model.config.latent.beta_max if beta is None else beta,
         "temperature": TEMPERATURE if temperature is None else temperature,
-        "refinement": asdict(refinement),
+        "refinement": {
+            name: value if isfinite(value) else None
+            for name, value in asdict(refinement).items()
+        },
         "seed": args.seed,
         "analogues": args.analogues,
         "unlisted": args.unlisted,
@@ -132,7 +136,11 @@ def _refinement(args: argparse.Namespace, model: Any) -> Any:
     from crystalvae.design.sample import refinement_of
 
     return refinement_of(
-        model, args.refine_passes, args.refine_noise, args.refine_strain
+        model,
+        args.refine_passes,
+        args.refine_noise,
+        args.refine_strain,
+        args.refine_limit,
     )
 
 

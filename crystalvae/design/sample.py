@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,6 +60,7 @@ def sampling_defaults(
     refine_passes: int | None = None,
     refine_noise: float | None = None,
     refine_strain: float | None = None,
+    refine_limit: float | None = None,
 ) -> dict[str, Any]:
     """How to draw: what is asked for, and otherwise what the model's card recommends.
 
@@ -70,6 +72,7 @@ def sampling_defaults(
         refine_passes: ``passes`` of :func:`refinement_of`.
         refine_noise: likewise ``noise``.
         refine_strain: likewise ``strain``.
+        refine_limit: likewise ``limit``.
 
     Returns:
         Values for all of these arguments.
@@ -82,7 +85,9 @@ def sampling_defaults(
         beta = chosen.get("beta", model.config.latent.beta_max)
     if temperature is None:
         temperature = chosen.get("temperature", 1.0)
-    refinement = refinement_of(model, refine_passes, refine_noise, refine_strain)
+    refinement = refinement_of(
+        model, refine_passes, refine_noise, refine_strain, refine_limit
+    )
     return {
         "beta": float(beta),
         "temperature": float(temperature),
@@ -90,6 +95,7 @@ def sampling_defaults(
         "refine_passes": refinement.passes,
         "refine_noise": refinement.noise,
         "refine_strain": refinement.strain,
+        "refine_limit": refinement.limit if isfinite(refinement.limit) else None,
     }
 
 
@@ -98,6 +104,7 @@ def refinement_of(
     passes: int | None = None,
     noise: float | None = None,
     strain: float | None = None,
+    limit: float | None = None,
 ) -> Refinement:
     """How to refine: as asked, and otherwise as the model's card recommends.
 
@@ -106,8 +113,9 @@ def refinement_of(
         passes: of :class:`~crystalvae.generation.Refinement`.
         noise: likewise.
         strain: likewise.
+        limit: likewise.
     """
-    asked = {"passes": passes, "noise": noise, "strain": strain}
+    asked = {"passes": passes, "noise": noise, "strain": strain, "limit": limit}
     asked = {name: value for name, value in asked.items() if value is not None}
     chosen = {"passes": 0} if model.refiner is None else model.card.get("refinement")
     return Refinement(**{**(chosen or {}), **asked})
@@ -128,6 +136,7 @@ def draws(
     refine_passes: int | None = None,
     refine_noise: float | None = None,
     refine_strain: float | None = None,
+    refine_limit: float | None = None,
     top_p: float = 1.0,
     constraints: Constraints | None = None,
     prior: str | None = None,
@@ -147,6 +156,7 @@ def draws(
         refine_passes: ``passes`` of :func:`refinement_of`.
         refine_noise: likewise ``noise``.
         refine_strain: likewise ``strain``.
+        refine_limit: likewise ``limit``.
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
         prior: ``gaussian`` or ``flow``; None is the model's own.
@@ -160,7 +170,9 @@ def draws(
         part_temperature=how["part_temperature"],
         top_p=top_p,
     )
-    refinement = refinement_of(model, refine_passes, refine_noise, refine_strain)
+    refinement = refinement_of(
+        model, refine_passes, refine_noise, refine_strain, refine_limit
+    )
     batch = 0
     while True:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch)

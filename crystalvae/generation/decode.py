@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
 
 
+WORST = 1e6
+"""Residual of a crystal that could not be refined."""
+
+
 @torch.no_grad()
 def generate(
     model: CrystalVAE,
@@ -37,6 +42,9 @@ def generate(
     generator: torch.Generator | None = None,
 ) -> Generated:
     """Decode latent vectors.
+
+    A crystal with a site that had to be given up, or that the refiner would still
+    change by more than :attr:`Refinement.limit` allows, is decoded again from its z.
 
     Args:
         model: the model.
@@ -74,30 +82,41 @@ def generate(
         decoding.compositions()
         decoding.groups()
         decoding.lattices()
-        return SitePlacer(decoding, abandon=again).place_all()
+        made = SitePlacer(decoding, abandon=again).place_all()
+        if refiner is not None:
+            refine(refiner, made, refinement, options.min_distance)
+        return made
+
+    def badness(made: Generated) -> Tensor:
+        """0 for what is good, the residual above its limit, infinite for no crystal."""
+        limit = math.inf if refinement is None else refinement.limit
+        residual = made.residual.clamp(max=WORST)
+        badness = torch.where(residual > limit, residual, 0.0)
+        return badness.masked_fill(made.collides | ~made.complete, torch.inf)
 
     given = None if compositions is None else _held(model, compositions)
     found = decode(torch.arange(len(z), device=z.device), options, rounds > 0, given)
     for attempt in range(rounds):
-        failed = (found.collides | ~found.complete).nonzero().squeeze(1)
+        bad = badness(found)
+        failed = (bad > 0).nonzero().squeeze(1)
         if not len(failed):
             break
         rows = failed.repeat_interleave(options.restart_copies)
-        collides = found.collides[rows]
+        drawn = found.complete[rows] | found.collides[rows]
         held = Held(
             element=found.element[rows],
             count=found.count[rows],
             number=found.number[rows],
-            composition_held=collides & (attempt < 2) | (given is not None),
-            group_held=collides & (attempt < 1),
+            composition_held=drawn & (attempt < 2) | (given is not None),
+            group_held=drawn & (attempt < 1),
         )
         drafts = decode(rows, warmer, attempt + 1 < rounds, held)
-        good = (drafts.complete & ~drafts.collides).view(len(failed), -1)
-        first = good.int().argmax(1)
-        source = first + torch.arange(len(failed), device=z.device) * good.shape[1]
-        found.replace(failed, drafts, source)
-    if refiner is not None:
-        refine(refiner, found, refinement, options.min_distance)
+        new, first = badness(drafts).view(len(failed), -1).min(1)
+        source = first + torch.arange(len(failed), device=z.device) * (
+            options.restart_copies
+        )
+        better = (new < bad[failed]) | bad[failed].isinf()
+        found.replace(failed[better], drafts, source[better])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -65,10 +66,15 @@ class Refinement:
 
     strain: float = 0.02
     """Strain of the cell that the first pass expects."""
+    limit: float = math.inf
+    """Largest residual (:meth:`crystalvae.refinement.network.Refiner.residual`) of a
+    refined draw that is not drawn again, like one whose atoms collide."""
 
     def __post_init__(self) -> None:
-        if self.passes < 0 or self.noise <= 0 or self.strain <= 0:
-            raise ConfigError("passes are at least 0, noise and strain are above 0")
+        if self.passes < 0 or min(self.noise, self.strain, self.limit) <= 0:
+            raise ConfigError(
+                "passes are at least 0, noise, strain and limit are above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,9 @@ class Generated:
     """Whether the composition was used up ``(B,)``."""
     collides: Tensor
     """Whether a site had to be placed too close to another ``(B,)``."""
+    residual: Tensor
+    """What the refiner would still change, 0 where it was not asked, infinite where
+    refining failed ``(B,)``."""
     element: Tensor
     """Elements of the composition drawn, 0 for padding, ``(B, C)``."""
     count: Tensor

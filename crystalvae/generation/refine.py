@@ -23,9 +23,10 @@ CHUNK = 256
 def refine(
     refiner: Refiner, found: Generated, how: Refinement, min_distance: float
 ) -> None:
-    """Refine complete crystals in place.
+    """Refine complete crystals in place, and note their residuals.
 
-    One that comes out with atoms closer than decoding allows stays as it was.
+    One that comes out with atoms closer than decoding allows stays as it was; its
+    residual is infinite.
 
     Args:
         refiner: the network.
@@ -55,6 +56,8 @@ def refine(
         )
         data = refiner.graph(sites, lattice, moved)
         good = ~_touches(data, limits)
+        residual = refiner.residual(data, sites, lattice, moved)
+        found.residual[rows] = residual.masked_fill(~good, torch.inf)
         coords = found.frac_coords[rows]
         coords[mask] = moved
         found.lattice[rows[good]] = lattice[good]

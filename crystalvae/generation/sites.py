@@ -105,6 +105,7 @@ class SitePlacer:
             frac_coords=coords,
             complete=self.run.possible & (self.remaining.sum(1) < 0.5),
             collides=collides,
+            residual=torch.zeros(size, device=device),
             element=self.run.element,
             count=self.run.count,
         )

@@ -21,6 +21,7 @@ from crystalvae.geometry.lattice import (
     lattice_to_coords,
     metric_tensor,
 )
+from crystalvae.geometry.torus import torus_difference
 from crystalvae.nn.basic import RadialBasis, mlp
 from crystalvae.nn.wyckoff import MAX_Z, WyckoffTables
 from crystalvae.refinement.neighbors import Sites, orbit_neighbors
@@ -31,6 +32,10 @@ LAST_NOISE = 0.02
 """Å that the last pass assumes."""
 LAST_STRAIN = 0.003
 """Strain that the last pass assumes."""
+RESIDUAL_NOISE = 0.1
+"""Å at which residuals are computed."""
+RESIDUAL_STRAIN = 0.01
+"""Strain at which residuals are computed."""
 MAX_STRAIN = 0.4
 """Frobenius norm of a strain ε below which 1 + 2ε is positive definite for certain."""
 _PAIRS = ((0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1))
@@ -258,6 +263,32 @@ class Refiner(nn.Module):
                 (1 - next_tau / tau) * strain,
             )
         return lattice, coords
+
+    @torch.no_grad()
+    def residual(
+        self, data: Data, sites: Sites, lattice: Tensor, coords: Tensor
+    ) -> Tensor:
+        """How far crystals are from where the network would put them, ``(B,)``.
+
+        √(mean |u|² / σ² + |ε|² / τ²) of the displacements u and the strain ε of one
+        pass at σ = :data:`RESIDUAL_NOISE` and τ = :data:`RESIDUAL_STRAIN`, as far as
+        the groups allow them. Real crystals have small residuals.
+
+        Args:
+            data: of :meth:`graph`.
+            sites: the sites.
+            lattice: ``(B, 3, 3)`` in Å, Cholesky form.
+            coords: ``(N, 3)``.
+        """
+        one = torch.ones_like(lattice[:, 0, 0])
+        moved, strain = self(data, RESIDUAL_NOISE * one, RESIDUAL_STRAIN * one)
+        _, placed = self.move(sites, lattice, coords, moved, torch.zeros_like(strain))
+        shift = self.centre(sites, data.share, torus_difference(placed, coords))
+        shift = torch.einsum("ni,nij->nj", shift, lattice[sites.owner])
+        squared = data.share * shift.square().sum(1) / RESIDUAL_NOISE**2
+        total = torch.zeros_like(one).index_add_(0, sites.owner, squared)
+        strain = self.project_strain(sites.number, lattice, strain) / RESIDUAL_STRAIN
+        return (total + strain.square().flatten(1).sum(1)).sqrt()
 
 
 def _falling(first: float, last: float, steps: int) -> list[tuple[float, float]]:
