@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--summary")
     parser.add_argument("--train", action="append", default=[])
     parser.add_argument("--validation")
-    parser.add_argument("--licence", default="MIT; data CC-BY-4.0")
+    parser.add_argument(
+        "--licence", help="(MIT; data CC-BY-4.0, where the card has none)"
+    )
     parser.add_argument(
         "--sampling",
         type=json.loads,
@@ -80,7 +82,9 @@ def main() -> None:
         card["training_sets"] = args.train
     if args.validation:
         card["validation_set"] = args.validation
-    card["licence"] = args.licence
+    card.setdefault("licence", "MIT; data CC-BY-4.0")
+    if args.licence:
+        card["licence"] = args.licence
     if args.sampling is not None:
         card["sampling"] = args.sampling
     if args.refinement is not None:

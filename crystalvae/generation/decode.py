@@ -102,13 +102,14 @@ def generate(
         if not len(failed):
             break
         rows = failed.repeat_interleave(options.restart_copies)
-        drawn = found.complete[rows] | found.collides[rows]
+        collides = found.collides[rows]
+        drawn = collides | found.complete[rows]
         held = Held(
             element=found.element[rows],
             count=found.count[rows],
             number=found.number[rows],
             composition_held=drawn & (attempt < 2) | (given is not None),
-            group_held=drawn & (attempt < 1),
+            group_held=drawn & (attempt < torch.where(collides, 1, 2)),
         )
         drafts = decode(rows, warmer, attempt + 1 < rounds, held)
         new, first = badness(drafts).view(len(failed), -1).min(1)
