@@ -14,14 +14,14 @@ HOT = SamplingOptions(temperature=1.0, restarts=1, restart_copies=2)
 SOME = Refinement(passes=3, noise=0.1)
 
 
-def draw(model, refinement=None):
+def draw(model, refinement=None, options=HOT, max_atoms=8):
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(48, model.config.latent.dim, generator=generator)
     return generate(
         model,
         z,
-        options=HOT,
-        constraints=Constraints(max_atoms=8),
+        options=options,
+        constraints=Constraints(max_atoms=max_atoms),
         refinement=refinement,
         generator=generator,
     )
@@ -67,6 +67,27 @@ def test_what_would_collide_stays_as_it_was(model):
             assert check_radii(Candidate.of(crystal)).passed
 
 
+def test_what_the_refiner_doubts_is_drawn_again(model):
+    options = dataclasses.replace(HOT, restarts=3, restart_copies=6)
+    free = draw(model, SOME, options, max_atoms=3)
+    good = free.complete & ~free.collides
+    assert (free.residual[good] > 0).all()
+    assert (free.residual[~good] == 0).all()
+    limit = float(free.residual[good & free.residual.isfinite()].median())
+    strict = draw(model, dataclasses.replace(SOME, limit=limit), options, 3)
+    usable = strict.complete & ~strict.collides
+    assert (free.residual[good] > limit).float().mean() > 0.3
+    assert (strict.residual[usable] > limit).float().mean() < 0.35
+
+
+def test_a_draw_that_never_passes_is_the_best_of_its_drafts(model):
+    options = dataclasses.replace(HOT, restart_copies=6)
+    free = draw(model, SOME, options, max_atoms=3)
+    strict = draw(model, dataclasses.replace(SOME, limit=1e-6), options, 3)
+    both = (free.residual > 0) & (strict.residual > 0)
+    assert strict.residual[both].median() < 0.9 * free.residual[both].median()
+
+
 def test_no_passes_is_no_refinement(model):
     before, after = draw(model), draw(model, Refinement(passes=0))
     for field in dataclasses.fields(before):
@@ -84,6 +105,8 @@ def test_impossible_settings_are_refused():
         Refinement(passes=-1)
     with pytest.raises(ConfigError):
         Refinement(noise=0.0)
+    with pytest.raises(ConfigError):
+        Refinement(limit=0.0)
 
 
 def test_nothing_to_refine_is_no_error(model):

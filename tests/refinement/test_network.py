@@ -116,6 +116,18 @@ def test_crystals_do_not_see_each_other(crystals, refiner):
         np.testing.assert_allclose(gap - np.round(gap), 0, atol=1e-3)
 
 
+def test_a_residual_is_the_same_in_every_description(crystals, refiner):
+    for crystal in crystals:
+        plain, _, _ = without_symmetry(crystal)
+        found = []
+        for one in (crystal, plain):
+            sites, lattice, coords = as_tensors([one])
+            graph = refiner.graph(sites, lattice, coords)
+            found.append(float(refiner.residual(graph, sites, lattice, coords)))
+        assert found[0] > 0
+        assert found[1] == pytest.approx(found[0], rel=2e-2, abs=1e-3)
+
+
 def _refined(crystals, refiner):
     sites, lattice, coords = as_tensors(crystals)
     return sites, *refiner.refine(sites, lattice, coords, passes=3, noise=0.05)
