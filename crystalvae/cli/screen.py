@@ -157,6 +157,11 @@ def run(args: argparse.Namespace) -> int:
     finish(directory)
     for name, count in steps:
         print(f"  {name:12s} {count:8d}")
+    if stability:
+        print(
+            f"{stability['stable_unique_novel']} of {stability['relaxed']} relaxed are "
+            f"stable, {stability['judged']} could be judged"
+        )
     print(
         f"{len(campaign.survivors)} of {len(campaign.inspected)} survive, "
         f"{len(crystals)} written to {directory}; look at report.html"
