@@ -4,9 +4,10 @@ import pytest
 
 from crystalvae.cli import build_parser
 from crystalvae.cli.options import part_temperatures
-from crystalvae.design.sample import sampling_defaults
+from crystalvae.design.sample import refinement_of, sampling_defaults
 from crystalvae.errors import ConfigError
-from crystalvae.generation import SamplingOptions
+from crystalvae.generation import Refinement, SamplingOptions
+from tests.refinement.conftest import tiny_refiner
 
 
 def test_temperatures_of_parts():
@@ -20,14 +21,23 @@ def test_temperatures_of_parts():
 def test_what_is_asked_for_wins_over_the_card(tiny_model):
     card = {"beta": 0.7, "temperature": 0.9, "part_temperature": {"count": 0.3}}
     tiny_model.card["sampling"] = card
-    try:
-        assert sampling_defaults(tiny_model) == card
-        asked = sampling_defaults(tiny_model, temperature=1.0)
-        assert asked == {"beta": 0.7, "temperature": 1.0, "part_temperature": {}}
-        parts = sampling_defaults(tiny_model, part_temperature={"lattice": 0.5})
-        assert parts == {**card, "part_temperature": {"lattice": 0.5}}
-    finally:
-        del tiny_model.card["sampling"]
+    usual = sampling_defaults(tiny_model)
+    assert card.items() <= usual.items()
+    asked = sampling_defaults(tiny_model, temperature=1.0)
+    assert asked == {**usual, "temperature": 1.0, "part_temperature": {}}
+    parts = sampling_defaults(tiny_model, part_temperature={"lattice": 0.5})
+    assert parts == {**usual, "part_temperature": {"lattice": 0.5}}
+
+
+def test_a_card_recommends_refinement_to_who_has_a_refiner(tiny_model):
+    card = {"passes": 3, "noise": 0.1, "strain": 0.01, "limit": 2.0}
+    tiny_model.card["refinement"] = card
+    assert refinement_of(tiny_model).passes == 0
+    tiny_model.refiner = tiny_refiner()
+    assert refinement_of(tiny_model) == Refinement(**card)
+    assert refinement_of(tiny_model, passes=5) == Refinement(**card | {"passes": 5})
+    del tiny_model.card["refinement"]
+    assert refinement_of(tiny_model) == Refinement()
 
 
 @pytest.mark.parametrize("verb", ["sample", "benchmark"])
