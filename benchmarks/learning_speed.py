@@ -41,7 +41,9 @@ def measure(model: CrystalVAE, crystals: list, num: int) -> dict[str, float]:
     again = reconstruct(model, crystals)
     found = [None if c is None else c.to_structure() for c in again]
     match = match_rate(found, known)
-    drawn = list(islice(draws(model, temperature=1.0, batch_size=num), num))
+    drawn = list(
+        islice(draws(model, temperature=1.0, refine_passes=0, batch_size=num), num)
+    )
     made = generation_metrics(drawn, crystals)
     some = crystals[: num // 4]
     guesses = predict(model, [crystal.composition for crystal in some], 20)

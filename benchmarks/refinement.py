@@ -12,6 +12,7 @@ import argparse
 import time
 import warnings
 from itertools import islice
+from math import inf
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def main() -> None:
             seed=args.seed,
             batch_size=args.n,
             refine_passes=passes,
-            refine_limit=1e9,
+            refine_limit=inf,
         )
         crystals = list(islice(found, args.n))
         seconds = time.perf_counter() - began

@@ -227,7 +227,7 @@ def _gather(
     flat: dict[str, Tensor], offset: Tensor, index: Tensor
 ) -> tuple[dict[str, Tensor], Tensor]:
     start, size = offset[index], offset[index + 1] - offset[index]
-    slot = torch.arange(int(size.max()), device=index.device)
+    slot = torch.arange(int(size.max()), device=size.device)
     mask = slot < size[:, None]
     rows = torch.where(mask, start[:, None] + slot, start[:, None])
     padded = {}

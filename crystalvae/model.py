@@ -267,7 +267,10 @@ class CrystalVAE(nn.Module):
         return draw(self, num, seed=seed, **options)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` (16 bit) to a directory."""
+        """Write ``config.json`` and ``model.safetensors`` (16 bit) to a directory.
+
+        A refiner goes beside them; one that lies there is removed if there is none.
+        """
         from crystalvae.pretrained import save_model
 
         save_model(self, Path(directory))

@@ -16,7 +16,11 @@ from safetensors.torch import load_file, save_file
 from crystalvae.config import from_dict
 from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.files import replacing
-from crystalvae.refinement.pretrained import load_refiner, save_refiner
+from crystalvae.refinement.pretrained import (
+    load_refiner,
+    remove_refiner,
+    save_refiner,
+)
 
 if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
@@ -56,8 +60,14 @@ def find_model(name: str | Path) -> Path:
     )
 
 
-def save_model(model: CrystalVAE, directory: Path) -> None:
-    """Write a model and its refiner, each atomically, weights in half precision."""
+def save_model(model: CrystalVAE, directory: Path, keep_refiner: bool = False) -> None:
+    """Write a model and its refiner, each atomically, weights in half precision.
+
+    Args:
+        model: the model.
+        directory: where to.
+        keep_refiner: leave a refiner that lies there, where the model has none.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().cpu().to(torch.float16).contiguous()
@@ -79,6 +89,8 @@ def save_model(model: CrystalVAE, directory: Path) -> None:
         new_config.write_text(text, encoding="utf-8")
     if model.refiner is not None:
         save_refiner(model.refiner, directory)
+    elif not keep_refiner:
+        remove_refiner(directory)
 
 
 def load_model(

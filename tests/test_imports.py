@@ -24,6 +24,7 @@ LAYER = {
     "encoders": 6,
     "heads": 6,
     "decoder": 7,
+    "refinement": 7,
     "prior": 7,
     "model": 8,
     "pretrained": 8,

@@ -61,7 +61,9 @@ def main() -> None:
         model = CrystalVAE.from_pretrained(args.run / "best", device="cpu")
         last = torch.load(args.run / "last.pt", map_location="cpu", weights_only=True)
         if last["progress"]["step"] == model.card["step"]:
+            refiner, model.refiner = model.refiner, None
             model.load_state_dict(last["model"])
+            model.refiner = refiner
         model.card["commit"] = commit()
         if args.flow is not None:
             store = CrystalStore.from_packed(PackedDataset(args.flow))
@@ -71,6 +73,8 @@ def main() -> None:
         model.save_pretrained(target)
     if args.refiner is not None:
         refiner = load_refiner(args.refiner / "best")
+        if refiner is None:
+            parser.error(f"{args.refiner / 'best'} holds no refiner")
         refiner.card["commit"] = commit()
         save_refiner(refiner, target)
     file = target / "config.json"

@@ -35,6 +35,11 @@ def positive(text: str) -> float:
     return value
 
 
+def limit(text: str) -> float:
+    """An argparse type: above 0, infinite if there is no limit."""
+    return math.inf if text == "inf" else positive(text)
+
+
 def share(text: str) -> float:
     """An argparse type: above 0, at most 1."""
     value = positive(text)
@@ -126,10 +131,10 @@ def add_refine_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--refine-limit",
-        type=positive,
+        type=limit,
         metavar="R",
         help="draws that the refiner would still change by more are drawn again, "
-        "like those whose atoms collide (the model's own choice)",
+        "like those whose atoms collide, inf for none (the model's own choice)",
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from crystalvae.config import from_dict
 from crystalvae.errors import CrystalVAEError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
 from crystalvae.screening.base import Candidate, CheckResult
@@ -118,7 +119,7 @@ def refinement_of(
     asked = {"passes": passes, "noise": noise, "strain": strain, "limit": limit}
     asked = {name: value for name, value in asked.items() if value is not None}
     chosen = {"passes": 0} if model.refiner is None else model.card.get("refinement")
-    return Refinement(**{**(chosen or {}), **asked})
+    return from_dict(Refinement, {**(chosen or {}), **asked}, "refinement.")
 
 
 def batch_size_for(num: int) -> int:

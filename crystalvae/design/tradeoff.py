@@ -84,7 +84,11 @@ def tradeoff(
             row[name] = right / len(crystals)
         if num_draws:
             stream = draws(
-                model, seed=seed, beta=value, batch_size=batch_size_for(num_draws)
+                model,
+                seed=seed,
+                beta=value,
+                refine_passes=0,
+                batch_size=batch_size_for(num_draws),
             )
             drawn = list(islice(stream, num_draws))
             kept = [crystal for crystal in drawn if crystal is not None]

@@ -25,8 +25,8 @@ def refine(
 ) -> None:
     """Refine complete crystals in place, and note their residuals.
 
-    One that comes out with atoms closer than decoding allows stays as it was; its
-    residual is infinite.
+    One that comes out with atoms closer than decoding allows, or with a number that is
+    not finite, stays as it was; its residual is infinite.
 
     Args:
         refiner: the network.
@@ -55,8 +55,10 @@ def refine(
             strain_noise=how.strain,
         )
         data = refiner.graph(sites, lattice, moved)
-        good = ~_touches(data, limits)
         residual = refiner.residual(data, sites, lattice, moved)
+        lost = ~torch.isfinite(moved).all(1)
+        lost = torch.zeros_like(residual).index_add_(0, sites.owner, lost.float())
+        good = ~_touches(data, limits) & (lost == 0) & torch.isfinite(residual)
         found.residual[rows] = residual.masked_fill(~good, torch.inf)
         coords = found.frac_coords[rows]
         coords[mask] = moved

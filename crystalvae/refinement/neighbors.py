@@ -71,6 +71,7 @@ def orbit_neighbors(
     first = start[group * NUM_LETTERS + sites.wyckoff]
     atoms = tables.multiplicity[group, sites.wyckoff] // centring[owner]
     site, place = _counted(atoms)
+    first_atom = atoms.cumsum(0) - atoms
     operation = first[site] + place
     points = torch.einsum("aij,aj->ai", rotation[operation], coords[site])
     points = points + translation[operation]
@@ -106,7 +107,12 @@ def orbit_neighbors(
     distance = vector.square().sum(-1).clamp(min=1e-12).sqrt()
     centre, atom = site_of_pair[pair], atom_of_pair[pair]
     here = here[pair]
-    near = ((distance < reach[here]) & (distance > 1e-3)).nonzero().squeeze(1)
+    # the first atom of each site is its representative; its zero image comes in the
+    # middle of all images
+    own = (first_atom[site_of_pair] == atom_of_pair)[pair] & (
+        rank == (images[here] - 1) // 2
+    )
+    near = ((distance < reach[here]) & ~own).nonzero().squeeze(1)
 
     key = centre[near].double() * 1e3 + distance[near].double()
     near = near[key.argsort()]

@@ -94,7 +94,7 @@ class Refiner(nn.Module):
     Σ_j a_ij r̂_ij and the strain Σ_i s_i Σ_j b_ij r̂_ij r̂_ijᵀ with s_i the site's share
     of the atoms. Both turn with the crystal and keep its space group: a site is moved
     within its Wyckoff position, the metric is averaged over the point group. It is
-    trained to take noise away (:mod:`crystalvae.training.fit_refiner`), as in
+    trained to take noise away (:mod:`crystalvae.training.refiner`), as in
     S. Zaidi et al., Pre-training via Denoising for Molecular Property Prediction,
     ICLR 2023, section 3.
 
@@ -201,7 +201,7 @@ class Refiner(nn.Module):
                 limited to what leaves the metric positive definite in any case.
 
         Returns:
-            New lattices and coordinates.
+            New lattices, the old ones where the strain is not finite, and coordinates.
         """
         config = self.config
         if limited:
@@ -215,7 +215,10 @@ class Refiner(nn.Module):
         strain = _at_most(strain.flatten(1), largest).view_as(strain)
         unit = torch.eye(3, device=strain.device)
         metric = lattice @ (unit + 2 * strain) @ lattice.transpose(1, 2)
-        free = lattice_to_coords(cholesky_lattice(0.5 * (metric + metric.mT)))
+        metric = 0.5 * (metric + metric.mT)
+        sound = torch.isfinite(metric).flatten(1).all(1)[:, None, None]
+        metric = torch.where(sound, metric, metric_tensor(lattice))
+        free = lattice_to_coords(cholesky_lattice(metric))
         exact = complete_coords(free, self.tables.system[sites.number])
         return coords_to_lattice(exact), placed
 

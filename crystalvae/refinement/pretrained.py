@@ -36,23 +36,34 @@ def save_refiner(refiner: Refiner, directory: Path) -> None:
         new_config.write_text(text, encoding="utf-8")
 
 
+def remove_refiner(directory: Path) -> None:
+    """Delete the refiner in a directory, if there is one."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        (directory / name).unlink(missing_ok=True)
+
+
 def load_refiner(directory: Path) -> Refiner | None:
     """The refiner in a directory, in eval mode; None if there is none.
 
     Raises:
         CheckpointError: it is damaged.
     """
-    if not (directory / CONFIG_FILE).exists():
+    files = [directory / CONFIG_FILE, directory / WEIGHTS_FILE]
+    if not any(file.exists() for file in files):
         return None
     try:
-        content = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+        content = json.loads(files[0].read_text(encoding="utf-8"))
         refiner = Refiner(from_dict(RefinerConfig, content["refiner"]))
-        weights = load_file(directory / WEIGHTS_FILE)
-        refiner.load_state_dict({n: v.float() for n, v in weights.items()})
+        weights = {n: v.float() for n, v in load_file(files[1]).items()}
+        refiner.load_state_dict(weights)
+        if not all(torch.isfinite(value).all() for value in weights.values()):
+            raise ValueError("weights that are not finite")
     except (
         OSError,
         ValueError,
         KeyError,
+        TypeError,
+        IndexError,
         ConfigError,
         SafetensorError,
         RuntimeError,

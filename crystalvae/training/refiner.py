@@ -65,6 +65,8 @@ class RefinerTraining:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError("epochs must be at least 1")
         if not 0 < self.min_noise < self.max_noise:
             raise ValueError("min_noise is positive and below max_noise")
         if not 0 < self.min_strain < self.max_strain:
@@ -152,6 +154,7 @@ class RefinerTrainer:
                 f"{self.output} already holds a run; add --resume to go on with it, or "
                 "choose another directory"
             )
+        truncate_rows(self.output / "metrics.csv", self.step)
         per_epoch = len(self._batches(0))
         total = per_epoch * options.epochs
         began = time.perf_counter() - self.seconds
@@ -168,7 +171,13 @@ class RefinerTrainer:
                     losses.append(self._step(index, total))
                     bar.update()
                 self.seconds = time.perf_counter() - began
-                self._end_of_epoch(epoch, float(torch.stack(losses).mean()))
+                loss = float(torch.stack(losses).mean())
+                if not math.isfinite(loss):
+                    raise CheckpointError(
+                        f"the loss became {loss} in epoch {epoch + 1}; lower "
+                        "training.learning_rate and resume"
+                    )
+                self._end_of_epoch(epoch, loss)
                 self._save(last)
         return self.output / "best"
 
@@ -266,7 +275,6 @@ class RefinerTrainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.best = state["best"]
-        truncate_rows(path.with_name("metrics.csv"), self.step)
 
 
 @torch.no_grad()

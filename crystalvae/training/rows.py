@@ -26,9 +26,11 @@ def truncate_rows(path: Path, step: int) -> None:
     """Drop rows after an optimiser step, so that a resumed run writes them once."""
     if not path.exists():
         return
-    rows = read_rows(path)
-    kept = [row for row in rows if int(row["step"]) <= step]
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        names = reader.fieldnames or []
+        kept = [row for row in reader if int(row["step"]) <= step]
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(kept)

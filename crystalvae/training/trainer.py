@@ -23,12 +23,14 @@ from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.files import replacing
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
+from crystalvae.pretrained import save_model
 from crystalvae.refinement.pretrained import save_refiner
 from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_sources
 from crystalvae.training.rows import append_row, truncate_rows
 from crystalvae.training.schedule import draw_beta, rate_at
+from crystalvae.training.start import start_from
 from crystalvae.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -36,8 +38,6 @@ logger = logging.getLogger(__name__)
 KERNELS = "8192"
 """Compiled bfloat16 kernels that oneDNN keeps; a run has some 3,000 shapes, and the
 default of 1,024 would compile most of them again and again."""
-LEARNED = ("encoder", "posterior", "decoder")
-"""Parts of a model that a run changes; the refiner it starts with stays beside it."""
 NORM_MEMORY = 0.99
 """Share of the running average of the gradient's norm that a step keeps."""
 
@@ -313,7 +313,7 @@ class Trainer:
             if self.source is not None and self.source.refiner is not None:
                 model.card["refinement"] = self.source.card.get("refinement", {})
                 save_refiner(self.source.refiner, self.output / "best")
-            model.save_pretrained(self.output / "best")
+            save_model(model, self.output / "best", keep_refiner=True)
 
     def _save(self, path: Path) -> None:
         if not self.fabric.is_global_zero:
@@ -373,34 +373,3 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     if accelerator in ("auto", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "32-true"
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
-
-
-def start_from(model: CrystalVAE, name: str, root: Path) -> CrystalVAE:
-    """Copy the weights of a trained model, its prior apart; the range of β may differ.
-
-    Args:
-        model: the model to fill.
-        name: shipped name, or a directory relative to ``root``.
-        root: directory of the config.
-
-    Returns:
-        The trained model.
-
-    Raises:
-        ConfigError: the models differ in shape.
-    """
-    path = root / name
-    source = CrystalVAE.from_pretrained(path if path.is_dir() else name, device="cpu")
-    old = dataclasses.replace(
-        source.config.latent,
-        beta_min=model.config.latent.beta_min,
-        beta_max=model.config.latent.beta_max,
-    )
-    shapes = dataclasses.replace(source.config, latent=old)
-    for part in ("encoder", "latent", "decoder"):
-        if getattr(shapes, part) != getattr(model.config, part):
-            raise ConfigError(f"[model.{part}] differs from that of init = {name!r}")
-    weights = source.state_dict()
-    kept = {n: v for n, v in weights.items() if n.split(".")[0] in LEARNED}
-    model.load_state_dict(kept, strict=model.prior is None)
-    return source

@@ -88,6 +88,16 @@ def test_a_draw_that_never_passes_is_the_best_of_its_drafts(model):
     assert strict.residual[both].median() < 0.9 * free.residual[both].median()
 
 
+@pytest.mark.parametrize("channel", [0, 1])
+def test_a_network_that_gives_nonsense_changes_nothing(model, channel):
+    model.refiner.out[1].bias.data[channel] = torch.nan
+    before, after = draw(model), draw(model, SOME)
+    good = before.complete & ~before.collides
+    assert after.residual[good].isinf().all()
+    for name in ("lattice", "frac_coords"):
+        assert torch.equal(getattr(before, name), getattr(after, name))
+
+
 def test_no_passes_is_no_refinement(model):
     before, after = draw(model), draw(model, Refinement(passes=0))
     for field in dataclasses.fields(before):

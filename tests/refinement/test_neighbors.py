@@ -28,6 +28,31 @@ def test_neighbors_are_those_of_the_orbit_graph(crystals):
     )
 
 
+def test_thin_flat_and_skewed_cells_have_all_their_images():
+    cells = [
+        np.diag([1.2, 9.0, 11.0]),
+        np.diag([1.0, 1.1, 25.0]),
+        np.array([[3.0, 0, 0], [7.5, 2.5, 0], [-6.0, 5.5, 2.8]]),
+    ]
+    rng = np.random.default_rng(0)
+    odd = [
+        AsymmetricUnit(1, cell, np.zeros(3, int), np.array([6, 8, 14]), coords)
+        for cell, coords in zip(cells, rng.random((3, 3, 3)))
+    ]
+    data = orbit_neighbors(*as_tensors(odd), WyckoffTables(), 16)
+    known = np.concatenate([orbit_graph(crystal, 16)[1] for crystal in odd])
+    np.testing.assert_allclose(data.distance.numpy(), known, atol=2e-3)
+
+
+def test_atoms_that_coincide_are_neighbors():
+    twice = AsymmetricUnit(
+        1, 4 * np.eye(3), np.zeros(2, int), np.array([6, 8]), np.full((2, 3), 0.25)
+    )
+    data = orbit_neighbors(*as_tensors([twice]), WyckoffTables(), 6)
+    assert (data.distance[:, 0] < 1e-3).all()
+    assert (data.distance[:, 1] > 3.9).all()
+
+
 def test_neighbors_belong_to_the_crystal_and_elements_are_right(crystals):
     sites, lattice, coords = as_tensors(crystals)
     data = orbit_neighbors(sites, lattice, coords, WyckoffTables(), 6)

@@ -2,20 +2,50 @@ import numpy as np
 import pytest
 import torch
 
-from crystalvae.geometry.lattice import metric_tensor
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.geometry.lattice import FREE_COORDS, metric_tensor
+from crystalvae.geometry.torus import torus_difference
+from crystalvae.model import CrystalVAE
 from crystalvae.refinement.network import group_projectors, strain_between
+from crystalvae.refinement.noise import disturb
 from crystalvae.symmetry.spglib_wrapper import space_group_number
 from crystalvae.symmetry.tables import symmetry_tables
+from tests.conftest import REFERENCE
 from tests.refinement.conftest import as_crystals, as_tensors, without_symmetry
 
 
-def test_projectors_are_projectors_and_keep_what_the_group_allows(crystals):
+def test_projectors_are_projectors_and_keep_what_the_group_allows():
     metric, shift = group_projectors()
     torch.testing.assert_close(metric @ metric, metric, atol=1e-5, rtol=0)
     torch.testing.assert_close(shift @ shift, shift, atol=1e-5, rtol=0)
     polar = torch.as_tensor(symmetry_tables().polar).sum(1)
     rank = torch.linalg.matrix_rank(shift)
     assert (rank[1:] == polar[1:]).all()
+    free = torch.tensor(FREE_COORDS).sum(1)[torch.as_tensor(symmetry_tables().system)]
+    assert (torch.linalg.matrix_rank(metric)[1:] == free[1:]).all()
+
+
+def test_the_shipped_refiner_takes_crystals_back_to_where_they_were():
+    refiner = CrystalVAE.from_pretrained("mp_20", "cpu").refiner
+    names = ("rutile", "wurtzite", "calcite", "monoclinic", "nacl", "fe")
+    known = [AsymmetricUnit.from_structure(REFERENCE[name][0]) for name in names] * 4
+    sites, lattice, coords = as_tensors(known)
+    level = torch.full((len(known),), 0.1), torch.full((len(known),), 0.02)
+    generator = torch.Generator().manual_seed(0)
+    noisy = disturb(refiner, sites, lattice, coords, *level, generator)
+    share = sites.share(refiner.tables)
+
+    def error(found):
+        gap = refiner.centre(sites, share, torus_difference(found[1], coords))
+        gap = torch.einsum("ni,nij->nj", gap, lattice[sites.owner])
+        return (share * gap.square().sum(1)).sum()
+
+    refined = refiner.refine(sites, *noisy, passes=5, noise=0.2)
+    assert error(refined) < 0.3 * error(noisy)
+    strain = [
+        strain_between(lattice, found[0]).square().sum() for found in (noisy, refined)
+    ]
+    assert strain[1] < strain[0]
 
 
 def test_forces_of_a_symmetric_crystal_are_symmetric(crystals, refiner):

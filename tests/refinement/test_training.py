@@ -9,6 +9,8 @@ from crystalvae.config import from_dict
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import pack, write_packed
 from crystalvae.errors import CheckpointError, DataError
+from crystalvae.model import CrystalVAE
+from crystalvae.pretrained import save_model
 from crystalvae.refinement.noise import denoising_errors, sites_of
 from crystalvae.refinement.pretrained import load_refiner, save_refiner
 from crystalvae.training.refiner import RefinerRun, RefinerTrainer
@@ -171,7 +173,42 @@ def test_a_saved_refiner_comes_back(tmp_path):
     assert load_refiner(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize("damage", ["weights", "config", "shape"])
+def test_a_run_that_diverges_is_an_error(tmp_path, dataset):
+    with pytest.raises(CheckpointError, match="the loss became"):
+        train(run_config(dataset, 3, learning_rate=1e14), tmp_path / "run")
+
+
+def test_fine_tuning_keeps_the_refiner_and_another_model_does_not_inherit_it(
+    tmp_path, tiny_model
+):
+    tiny_model.refiner = tiny_refiner()
+    tiny_model.save_pretrained(tmp_path)
+    again = CrystalVAE.from_pretrained(tmp_path, "cpu")
+    assert again.refiner is not None
+    again.refiner = None
+    save_model(again, tmp_path, keep_refiner=True)
+    assert CrystalVAE.from_pretrained(tmp_path, "cpu").refiner is not None
+    again.save_pretrained(tmp_path)
+    assert CrystalVAE.from_pretrained(tmp_path, "cpu").refiner is None
+
+
+@pytest.mark.parametrize("gone", ["refiner.json", "refiner.safetensors"])
+def test_half_a_refiner_is_named(tmp_path, gone):
+    save_refiner(tiny_refiner(), tmp_path)
+    (tmp_path / gone).unlink()
+    with pytest.raises(CheckpointError, match="the refiner in"):
+        load_refiner(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    refiner = tiny_refiner()
+    refiner.out[1].bias.data[0] = torch.nan
+    save_refiner(refiner, tmp_path)
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_refiner(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "list", "shape"])
 def test_a_damaged_refiner_is_named(tmp_path, damage):
     save_refiner(tiny_refiner(), tmp_path)
     if damage == "weights":
@@ -181,7 +218,7 @@ def test_a_damaged_refiner_is_named(tmp_path, damage):
         file = tmp_path / "refiner.json"
         content = json.loads(file.read_text())
         content["refiner"]["dim"] = 24
-        text = json.dumps(content) if damage == "shape" else "{"
+        text = {"shape": json.dumps(content), "list": "[]", "config": "{"}[damage]
         file.write_text(text)
     with pytest.raises(CheckpointError, match="the refiner in"):
         load_refiner(tmp_path)
