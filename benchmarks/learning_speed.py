@@ -23,6 +23,7 @@ from crystalvae.design.output import write_table
 from crystalvae.design.predict import predict
 from crystalvae.design.reconstruct import reconstruct
 from crystalvae.design.sample import draws
+from crystalvae.generation import Refinement
 from crystalvae.model import CrystalVAE
 from crystalvae.training.config import RunConfig
 from crystalvae.training.trainer import Trainer
@@ -46,7 +47,8 @@ def measure(model: CrystalVAE, crystals: list, num: int) -> dict[str, float]:
     )
     made = generation_metrics(drawn, crystals)
     some = crystals[: num // 4]
-    guesses = predict(model, [crystal.composition for crystal in some], 20)
+    wanted = [crystal.composition for crystal in some]
+    guesses = predict(model, wanted, 20, refinement=Refinement(passes=0))
     prediction = compare(guesses, some, polymorphs=False).metrics
     return {
         "reconstruction": match.rate,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from crystalvae.design.ranking import most_drawn
+from crystalvae.design.sample import refinement_of
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
 from crystalvae.screening.uniqueness import is_known
 
@@ -69,7 +70,7 @@ def predict(
         temperature: of those after the greedy one; None is :data:`TEMPERATURE`.
         seed: any integer; the same seed gives the same crystals.
         constraints: only its space groups are heeded.
-        refinement: of the model's own draws.
+        refinement: of the model's own draws; None is what its card recommends.
         batch_size: crystals decoded together.
         num_workers: processes that compare draws; None is one a core.
         advance: called with the number of crystals done.
@@ -83,6 +84,7 @@ def predict(
     warm = replace(
         greedy, temperature=TEMPERATURE if temperature is None else temperature
     )
+    refinement = refinement_of(model) if refinement is None else refinement
     dim = model.config.latent.dim
     found: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]
     drawn: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]

@@ -115,9 +115,14 @@ def refinement_of(
         noise: likewise.
         strain: likewise.
         limit: likewise.
+
+    Raises:
+        ConfigError: something else than passes is asked of a model without a refiner.
     """
     asked = {"passes": passes, "noise": noise, "strain": strain, "limit": limit}
     asked = {name: value for name, value in asked.items() if value is not None}
+    if asked and passes is None:
+        model.require_refiner()
     chosen = {"passes": 0} if model.refiner is None else model.card.get("refinement")
     return from_dict(Refinement, {**(chosen or {}), **asked}, "refinement.")
 

@@ -33,6 +33,8 @@ def test_a_card_recommends_refinement_to_who_has_a_refiner(tiny_model):
     card = {"passes": 3, "noise": 0.1, "strain": 0.01, "limit": 2.0}
     tiny_model.card["refinement"] = card
     assert refinement_of(tiny_model).passes == 0
+    with pytest.raises(ConfigError, match="no refiner"):
+        refinement_of(tiny_model, noise=0.1)
     tiny_model.refiner = tiny_refiner()
     assert refinement_of(tiny_model) == Refinement(**card)
     assert refinement_of(tiny_model, passes=5) == Refinement(**card | {"passes": 5})
