@@ -198,7 +198,7 @@ def run(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "raw": args.raw,
         "n": args.n,
-        "batch_size": batch_size_for(args.n),
+        "batch_size": batch_size_for(args.n, checked=not args.raw),
         "asked": {
             name: getattr(args, name)
             for name in ("composition", "elements", "space_group", "num_atoms", "prior")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH = 1024
+FEW = 256
+"""Crystals up to which a second batch for those that fall costs little."""
+SPARE = 1.15
+"""Draws for each crystal that is to pass the checks."""
 MAX_DRAWS_PER_CRYSTAL = 50
 
 
@@ -96,7 +100,7 @@ def sampling_defaults(
         "refine_passes": refinement.passes,
         "refine_noise": refinement.noise,
         "refine_strain": refinement.strain,
-        "refine_limit": refinement.limit if isfinite(refinement.limit) else None,
+        "refine_limit": refinement.limit if math.isfinite(refinement.limit) else None,
     }
 
 
@@ -127,8 +131,16 @@ def refinement_of(
     return from_dict(Refinement, {**(chosen or {}), **asked}, "refinement.")
 
 
-def batch_size_for(num: int) -> int:
-    """Latent vectors to decode together where ``num`` crystals are wanted."""
+def batch_size_for(num: int, checked: bool = False) -> int:
+    """Latent vectors to decode together where ``num`` crystals are wanted.
+
+    Args:
+        num: crystals wanted.
+        checked: whether some draws will fall, so that a few more are needed.
+    """
+    if checked and num > FEW:
+        total = math.ceil(SPARE * num)
+        return math.ceil(total / math.ceil(total / BATCH))
     return min(BATCH, max(16, num))
 
 
@@ -229,7 +241,7 @@ def draw_checked(
     limit = num if raw else max_draws or MAX_DRAWS_PER_CRYSTAL * max(num, 20)
     kept: list[Draw] = []
     report = DrawReport()
-    size = options.pop("batch_size", None) or batch_size_for(num)
+    size = options.pop("batch_size", None) or batch_size_for(num, checked=not raw)
     with tqdm(total=num, unit="crystal", disable=None if progress else True) as bar:
         for index, crystal in enumerate(
             draws(model, seed=seed, batch_size=size, **options)
