@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -54,6 +55,24 @@ def seed(text: str) -> int:
     if abs(value) > 10**12:
         raise argparse.ArgumentTypeError(f"{text} is too large")
     return value
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every training run is given."""
+    parser.add_argument("config", type=Path, help="TOML file")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="run directory"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting, such as training.epochs=5",
+    )
 
 
 def add_machine_options(parser: argparse.ArgumentParser, *names: str) -> None:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from crystalvae.cli.options import add_machine_options
+from crystalvae.cli.options import add_machine_options, add_run_options
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
     parser = subparsers.add_parser("train", help="train a model from a config")
-    parser.add_argument("config", type=Path, help="TOML file")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="run directory"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting, such as training.epochs=5",
-    )
+    add_run_options(parser)
     parser.add_argument(
         "--accelerator",
         default="auto",

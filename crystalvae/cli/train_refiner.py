@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from crystalvae.cli.options import add_machine_options
+from crystalvae.cli.options import add_machine_options, add_run_options
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -13,20 +12,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "train-refiner", help="train a network that refines what a model generates"
     )
-    parser.add_argument("config", type=Path, help="TOML file")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="run directory"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting, such as training.epochs=5",
-    )
+    add_run_options(parser)
     add_machine_options(parser, "device", "progress")
 
 

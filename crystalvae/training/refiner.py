@@ -16,12 +16,16 @@ from tqdm import tqdm
 
 from crystalvae.batch import CrystalStore
 from crystalvae.decoder import DecoderConfig
-from crystalvae.errors import CheckpointError, DataError
-from crystalvae.files import replacing
+from crystalvae.errors import CheckpointError
 from crystalvae.pretrained import resolve_device
 from crystalvae.refinement.network import Refiner, RefinerConfig
 from crystalvae.refinement.noise import denoising_errors
 from crystalvae.refinement.pretrained import load_refiner, save_refiner
+from crystalvae.training.checkpoint import (
+    may_resume,
+    read_checkpoint,
+    write_checkpoint,
+)
 from crystalvae.training.config import DataConfig
 from crystalvae.training.data import epoch_batches, load_sources
 from crystalvae.training.rows import append_row, truncate_rows
@@ -147,13 +151,8 @@ class RefinerTrainer:
         options = self.config.training
         self.output.mkdir(parents=True, exist_ok=True)
         last = self.output / "last.pt"
-        if resume and last.exists():
+        if may_resume(last, resume):
             self._load(last)
-        elif last.exists():
-            raise DataError(
-                f"{self.output} already holds a run; add --resume to go on with it, or "
-                "choose another directory"
-            )
         truncate_rows(self.output / "metrics.csv", self.step)
         per_epoch = len(self._batches(0))
         total = per_epoch * options.epochs
@@ -247,24 +246,10 @@ class RefinerTrainer:
             "best": self.best,
             "config": json.dumps(dataclasses.asdict(self.config)),
         }
-        try:
-            with replacing(path) as partial:
-                torch.save(state, partial)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"cannot write {path} ({error}); free some disk space and --resume: "
-                "the checkpoint before is intact"
-            ) from error
+        write_checkpoint(path, state)
 
     def _load(self, path: Path) -> None:
-        try:
-            device = next(self.refiner.parameters()).device
-            state = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path} is truncated or no checkpoint ({type(error).__name__}); "
-                "delete it to start again, or restore a copy"
-            ) from error
+        state = read_checkpoint(path, next(self.refiner.parameters()).device)
         own = json.loads(json.dumps(dataclasses.asdict(self.config)))
         if json.loads(state["config"]) != own:
             raise CheckpointError(

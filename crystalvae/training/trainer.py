@@ -19,13 +19,18 @@ from tqdm import tqdm
 from crystalvae.batch import CrystalBatch
 from crystalvae.config import from_dict
 from crystalvae.decoder import GEOMETRY, LABELS, PARTS
-from crystalvae.errors import CheckpointError, ConfigError, DataError
+from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.files import replacing
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
 from crystalvae.pretrained import save_model
 from crystalvae.refinement.pretrained import save_refiner
 from crystalvae.training.augment import disturb, drop_sites, exchange_elements
+from crystalvae.training.checkpoint import (
+    may_resume,
+    read_checkpoint,
+    write_checkpoint,
+)
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_sources
 from crystalvae.training.rows import append_row, truncate_rows
@@ -192,13 +197,8 @@ class Trainer:
         options = self.config.training
         self.output.mkdir(parents=True, exist_ok=True)
         last = self.output / "last.pt"
-        if resume and last.exists():
+        if may_resume(last, resume):
             self._load(last)
-        elif last.exists():
-            raise DataError(
-                f"{self.output} already holds a run; add --resume to go on with it, or "
-                "choose another directory"
-            )
         if self.fabric.is_global_zero:
             with replacing(self.output / "config.json") as partial:
                 config = dataclasses.asdict(self.config)
@@ -324,23 +324,10 @@ class Trainer:
             "progress": dataclasses.asdict(self.progress),
             "config": json.dumps(dataclasses.asdict(self.config)),
         }
-        try:
-            with replacing(path) as partial:
-                torch.save(state, partial)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"cannot write {path} ({error}); free some disk space and --resume: "
-                "the checkpoint before is intact"
-            ) from error
+        write_checkpoint(path, state)
 
     def _load(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path} is truncated or no checkpoint ({type(error).__name__}); "
-                "delete it to start again, or restore a copy"
-            ) from error
+        state = read_checkpoint(path, self.fabric.device)
         if not _same_run(json.loads(state["config"]), self.config):
             raise CheckpointError(
                 f"{path} was made with another config; use that one (config.json "

@@ -1,0 +1,56 @@
+"""``last.pt``, from which a run is resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crystalvae.errors import CheckpointError, DataError
+from crystalvae.files import replacing
+
+
+def may_resume(path: Path, resume: bool) -> bool:
+    """Whether there is a checkpoint to go on from.
+
+    Raises:
+        DataError: there is one, and nobody asked to resume.
+    """
+    if path.exists() and not resume:
+        raise DataError(
+            f"{path.parent} already holds a run; add --resume to go on with it, or "
+            "choose another directory"
+        )
+    return path.exists()
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; the checkpoint before stays.
+    """
+    try:
+        with replacing(path) as partial:
+            torch.save(state, partial)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"cannot write {path} ({error}); free some disk space and --resume: "
+            "the checkpoint before is intact"
+        ) from error
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """What :func:`write_checkpoint` wrote.
+
+    Raises:
+        CheckpointError: it is truncated or something else.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is truncated or no checkpoint ({type(error).__name__}); "
+            "delete it to start again, or restore a copy"
+        ) from error
