@@ -36,8 +36,6 @@ RESIDUAL_NOISE = 0.1
 """Å at which residuals are computed."""
 RESIDUAL_STRAIN = 0.01
 """Strain at which residuals are computed."""
-MAX_STRAIN = 0.4
-"""Frobenius norm of a strain ε below which 1 + 2ε is positive definite for certain."""
 _PAIRS = ((0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1))
 
 
@@ -196,9 +194,8 @@ class Refiner(nn.Module):
             coords: ``(N, 3)``.
             moved: displacements in Å ``(N, 3)``.
             strain: symmetric strains ε ``(B, 3, 3)``; the metric becomes
-                L (1 + 2ε) Lᵀ.
-            limited: keep to the largest shift and strain of one pass; strains are
-                limited to what leaves the metric positive definite in any case.
+                L exp(2ε) Lᵀ, positive definite for any of them.
+            limited: keep to the largest shift and strain of one pass.
 
         Returns:
             New lattices, the old ones where the strain is not finite, and coordinates.
@@ -211,10 +208,9 @@ class Refiner(nn.Module):
         number = sites.number[sites.owner]
         placed = self.tables.project(number, sites.wyckoff, coords + shift)
         strain = self.project_strain(sites.number, lattice, strain)
-        largest = config.max_strain if limited else MAX_STRAIN
-        strain = _at_most(strain.flatten(1), largest).view_as(strain)
-        unit = torch.eye(3, device=strain.device)
-        metric = lattice @ (unit + 2 * strain) @ lattice.transpose(1, 2)
+        if limited:
+            strain = _at_most(strain.flatten(1), config.max_strain).view_as(strain)
+        metric = lattice @ torch.matrix_exp(2 * strain) @ lattice.mT
         metric = 0.5 * (metric + metric.mT)
         sound = torch.isfinite(metric).flatten(1).all(1)[:, None, None]
         metric = torch.where(sound, metric, metric_tensor(lattice))
@@ -307,7 +303,8 @@ def _at_most(vectors: Tensor, limit: float) -> Tensor:
 
 
 def strain_between(lattice: Tensor, other: Tensor) -> Tensor:
-    """The ε of lattices ``(B, 3, 3)`` with which L (1 + 2ε) Lᵀ is other's metric."""
+    """The ε of lattices ``(B, 3, 3)`` with which L exp(2ε) Lᵀ is other's metric."""
     inverse = torch.linalg.inv(lattice)
     whole = inverse @ metric_tensor(other) @ inverse.mT
-    return 0.5 * (whole - torch.eye(3, device=lattice.device))
+    values, axes = torch.linalg.eigh(0.5 * (whole + whole.mT))
+    return 0.5 * axes @ (values.clamp(min=1e-12).log()[:, :, None] * axes.mT)

@@ -10,6 +10,7 @@ from torch import Tensor
 from crystalvae.batch import CrystalBatch
 from crystalvae.geometry.lattice import coords_to_lattice
 from crystalvae.geometry.torus import torus_difference
+from crystalvae.nn.wyckoff import WyckoffTables
 from crystalvae.refinement.neighbors import Sites
 from crystalvae.refinement.network import Refiner, strain_between
 
@@ -56,7 +57,8 @@ def disturb(
         sites: the sites.
         lattice: ``(B, 3, 3)`` in Å.
         coords: ``(N, 3)``.
-        sigma: standard deviation of a free coordinate of each crystal, Å, ``(B,)``.
+        sigma: standard deviation of each crystal's displacements along each direction
+            that a position allows, Å, ``(B,)``.
         tau: standard deviation of a diagonal strain of each, ``(B,)``.
         generator: source of randomness, on the CPU.
 
@@ -66,9 +68,32 @@ def disturb(
     device = lattice.device
     shift = torch.randn(coords.shape, generator=generator).to(device)
     shift = shift * sigma[sites.owner][:, None]
+    shift = within_positions(refiner.tables, sites, lattice, shift)
     noise = torch.randn(lattice.shape, generator=generator).to(device)
     strain = 0.5 * tau[:, None, None] * (noise + noise.mT)
     return refiner.move(sites, lattice, coords, shift, strain, limited=False)
+
+
+def within_positions(
+    tables: WyckoffTables, sites: Sites, lattice: Tensor, shift: Tensor
+) -> Tensor:
+    """The part of displacements in Å ``(N, 3)`` that Wyckoff positions allow.
+
+    An orthogonal projection on the lines and planes of the positions.
+
+    Args:
+        tables: symmetry tables.
+        sites: the sites.
+        lattice: ``(B, 3, 3)`` in Å.
+        shift: the displacements.
+    """
+    number = sites.number[sites.owner]
+    embed = tables.embed[number, sites.wyckoff]
+    axes = lattice.mT[sites.owner] @ embed
+    fixed = (~tables.free[number, sites.wyckoff]).to(axes.dtype)
+    gram = axes.mT @ axes + torch.diag_embed(fixed)
+    along = torch.linalg.solve(gram, axes.mT @ shift[:, :, None])
+    return (axes @ along).squeeze(2)
 
 
 def denoising_errors(

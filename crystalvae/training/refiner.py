@@ -33,8 +33,8 @@ from crystalvae.training.schedule import rate_at
 
 logger = logging.getLogger(__name__)
 
-LEVELS = ((0.05, 0.005), (0.2, 0.02), (0.5, 0.05))
-"""Noise at which validation looks: Å of shifts, and strains."""
+LEVELS = ((0.05, 0.005), (0.2, 0.02), (0.5, 0.05), (1.0, 0.1))
+"""Noise at which validation looks, as far as training goes: Å of shifts, and strains."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ class RefinerTraining:
     """Smallest strain; it is drawn log-uniformly for each crystal as well."""
     max_strain: float = 0.08
     """Largest strain."""
+    coupling: float = 0.0
+    """How much the strain's noise follows the shifts': 0 draws them independently, 1
+    makes both small or large together, as in a descent of many passes."""
     bucket: int = 40
     """Batches that are sorted by length together."""
     seed: int = 0
@@ -75,6 +78,8 @@ class RefinerTraining:
             raise ValueError("min_noise is positive and below max_noise")
         if not 0 < self.min_strain < self.max_strain:
             raise ValueError("min_strain is positive and below max_strain")
+        if not 0 <= self.coupling <= 1:
+            raise ValueError("coupling goes from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,8 @@ class RefinerTrainer:
         place = torch.rand(2, len(index), generator=generator)
         place = place.to(store.number.device)
         sigma = options.min_noise * (options.max_noise / options.min_noise) ** place[0]
-        tau = options.min_strain * (options.max_strain / options.min_strain) ** place[1]
+        follows = options.coupling * place[0] + (1 - options.coupling) * place[1]
+        tau = options.min_strain * (options.max_strain / options.min_strain) ** follows
         batch = store.batch(index)
         errors = denoising_errors(self.refiner, batch, sigma, tau, generator)
         loss = errors.loss(sigma, tau).mean()
@@ -214,7 +220,10 @@ class RefinerTrainer:
 
     def _end_of_epoch(self, epoch: int, train_loss: float) -> None:
         report = validate_refiner(
-            self.refiner.eval(), self.val_store, self.config.data.max_val
+            self.refiner.eval(),
+            self.val_store,
+            self.config.data.max_val,
+            self.config.training.max_noise,
         )
         row = {
             "epoch": epoch + 1,
@@ -224,13 +233,14 @@ class RefinerTrainer:
             **{name: round(value, 4) for name, value in report.items()},
         }
         append_row(self.output / "metrics.csv", row)
+        left = [name for name in report if name.startswith("shift_left_")]
         logger.info(
             "epoch %d: train %.3f, val %.3f; of noise of %s A is left %s",
             epoch + 1,
             train_loss,
             report["val_loss"],
-            "/".join(f"{level:g}" for level, _ in LEVELS),
-            "/".join(f"{report[f'shift_left_{level:g}']:.2f}" for level, _ in LEVELS),
+            "/".join(name.removeprefix("shift_left_") for name in left),
+            "/".join(f"{report[name]:.2f}" for name in left),
         )
         if report["val_loss"] < self.best:
             self.best = report["val_loss"]
@@ -264,7 +274,11 @@ class RefinerTrainer:
 
 @torch.no_grad()
 def validate_refiner(
-    refiner: Refiner, store: CrystalStore, max_crystals: int, batch_size: int = 128
+    refiner: Refiner,
+    store: CrystalStore,
+    max_crystals: int,
+    max_noise: float = math.inf,
+    batch_size: int = 128,
 ) -> dict[str, float]:
     """What one pass leaves of noise of known size.
 
@@ -272,6 +286,7 @@ def validate_refiner(
         refiner: the network.
         store: validation crystals.
         max_crystals: how many of them, the first of a fixed shuffle.
+        max_noise: largest noise to look at, Å.
         batch_size: crystals at a time.
 
     Returns:
@@ -280,7 +295,7 @@ def validate_refiner(
     """
     order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))
     report, losses = {}, []
-    for level, strain_level in LEVELS:
+    for level, strain_level in (pair for pair in LEVELS if pair[0] <= max_noise):
         generator = torch.Generator().manual_seed(1)
         sums = torch.zeros(4)
         for index in order[:max_crystals].split(batch_size):
