@@ -23,7 +23,6 @@ from crystalvae.design.output import write_table
 from crystalvae.design.predict import predict
 from crystalvae.design.reconstruct import reconstruct
 from crystalvae.design.sample import draws
-from crystalvae.generation import Refinement
 from crystalvae.model import CrystalVAE
 from crystalvae.training.config import RunConfig
 from crystalvae.training.trainer import Trainer
@@ -43,12 +42,12 @@ def measure(model: CrystalVAE, crystals: list, num: int) -> dict[str, float]:
     found = [None if c is None else c.to_structure() for c in again]
     match = match_rate(found, known)
     drawn = list(
-        islice(draws(model, temperature=1.0, refine_passes=0, batch_size=num), num)
+        islice(draws(model, temperature=1.0, refine={"passes": 0}, batch_size=num), num)
     )
     made = generation_metrics(drawn, crystals)
     some = crystals[: num // 4]
     wanted = [crystal.composition for crystal in some]
-    guesses = predict(model, wanted, 20, refinement=Refinement(passes=0))
+    guesses = predict(model, wanted, 20, refine={"passes": 0})
     prediction = compare(guesses, some, polymorphs=False).metrics
     return {
         "reconstruction": match.rate,

@@ -12,7 +12,6 @@ import argparse
 import time
 import warnings
 from itertools import islice
-from math import inf
 
 import numpy as np
 
@@ -57,8 +56,7 @@ def main() -> None:
             model,
             seed=args.seed,
             batch_size=args.n,
-            refine_passes=passes,
-            refine_limit=inf,
+            refine={"passes": passes, "limit": None, "repeats": 0},
         )
         crystals = list(islice(found, args.n))
         seconds = time.perf_counter() - began

@@ -6,6 +6,9 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -34,11 +37,6 @@ def positive(text: str) -> float:
     if value == 0:
         raise argparse.ArgumentTypeError("0 is not positive")
     return value
-
-
-def limit(text: str) -> float:
-    """An argparse type: above 0, infinite if there is no limit."""
-    return math.inf if text == "inf" else positive(text)
 
 
 def share(text: str) -> float:
@@ -120,40 +118,29 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
         metavar="PART=T,...",
         help="exceptions, such as count=0.3 (the model's own without --temperature)",
     )
-    add_refine_options(parser)
+    parser.add_argument(
+        "--stop-bias",
+        type=number,
+        metavar="B",
+        help="added to the log odds that a composition ends, above 0 for fewer "
+        "elements (the model's own without --temperature)",
+    )
+    add_refine_option(parser)
     parser.add_argument(
         "--prior", choices=("gaussian", "flow"), help="of the latent (the model's own)"
     )
 
 
-def add_refine_options(parser: argparse.ArgumentParser) -> None:
-    """Add what decides how draws are refined."""
+def add_refine_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--refine``."""
     parser.add_argument(
-        "--refine-passes",
-        type=at_least(0),
-        metavar="N",
-        help="passes of the model's refiner over each draw, 0 for none (the model's "
-        "own choice)",
-    )
-    parser.add_argument(
-        "--refine-noise",
-        type=positive,
-        metavar="A",
-        help="error of coordinates that the first pass expects, in angstrom (the "
-        "model's own choice)",
-    )
-    parser.add_argument(
-        "--refine-strain",
-        type=positive,
-        metavar="S",
-        help="strain of the cell that the first pass expects (the model's own choice)",
-    )
-    parser.add_argument(
-        "--refine-limit",
-        type=limit,
-        metavar="R",
-        help="draws that the refiner would still change by more are drawn again, "
-        "like those whose atoms collide, inf for none (the model's own choice)",
+        "--refine",
+        type=refine_settings,
+        metavar="NAME=VALUE,...",
+        help="how the model's refiner is used where it differs from the model's own "
+        "choice: passes (0 for not at all), noise (angstrom) and strain that the first "
+        "one expects, limit (what it would still change by more is drawn again), "
+        "repeats, repeat_noise, repeat_strain",
     )
 
 
@@ -163,14 +150,34 @@ def part_temperatures(text: str) -> dict[str, float]:
     Raises:
         argparse.ArgumentTypeError: it is not of that form.
     """
+    return _named_numbers(text, "PART=TEMPERATURE", number)
+
+
+def refine_settings(text: str) -> dict[str, float | None]:
+    """Field of :class:`~crystalvae.generation.Refinement` → value, None for inf.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of the form ``passes=3,limit=inf``.
+    """
+
+    def value(text: str) -> float | None:
+        found = float(text)
+        if math.isinf(found):
+            return None
+        return int(found) if found.is_integer() else found
+
+    return _named_numbers(text, "NAME=VALUE", value)
+
+
+def _named_numbers(text: str, form: str, convert: Callable[[str], T]) -> dict[str, T]:
     found = {}
     for entry in text.split(","):
-        part, _, value = entry.partition("=")
+        name, _, value = entry.partition("=")
         try:
-            found[part.strip()] = number(value)
+            found[name.strip()] = convert(value)
         except ValueError as error:
             raise argparse.ArgumentTypeError(
-                f"{entry!r} is not of the form PART=TEMPERATURE"
+                f"{entry!r} is not of the form {form}"
             ) from error
     return found
 
@@ -181,8 +188,6 @@ def draw_options(args: argparse.Namespace) -> dict:
         "beta": args.beta,
         "temperature": args.temperature,
         "part_temperature": args.part_temperature,
-        "refine_passes": args.refine_passes,
-        "refine_noise": args.refine_noise,
-        "refine_strain": args.refine_strain,
-        "refine_limit": args.refine_limit,
+        "stop_bias": args.stop_bias,
+        "refine": args.refine,
     }

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from dataclasses import asdict
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from crystalvae.cli.options import (
     add_machine_options,
     add_polymorphs_option,
-    add_refine_options,
+    add_refine_option,
     at_least,
     number,
     positive,
@@ -73,7 +72,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--temperature", type=number, help="of all of the model's draws but its first"
     )
-    add_refine_options(parser)
+    add_refine_option(parser)
     parser.add_argument(
         "--seed", type=seed, default=0, help="any integer (%(default)s)"
     )
@@ -97,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict and write."""
     from crystalvae.design.output import open_directory
     from crystalvae.design.predict import TEMPERATURE
+    from crystalvae.design.sample import refinement_of
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
 
@@ -112,17 +112,13 @@ def run(args: argparse.Namespace) -> int:
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     directory = open_directory(args.output)
     beta, temperature = args.beta, args.temperature
-    refinement = _refinement(args, model)
     settings = {
         "model": str(args.model),
         "structures_per_composition": args.n,
         "draws": args.draws or args.n,
         "beta": model.config.latent.beta_max if beta is None else beta,
         "temperature": TEMPERATURE if temperature is None else temperature,
-        "refinement": {
-            name: value if isfinite(value) else None
-            for name, value in asdict(refinement).items()
-        },
+        "refine": asdict(refinement_of(model, args.refine)),
         "seed": args.seed,
         "analogues": args.analogues,
         "unlisted": args.unlisted,
@@ -130,18 +126,6 @@ def run(args: argparse.Namespace) -> int:
     if cells is not None:
         return _predict_formula(args, model, directory, settings, cells)
     return _predict_known(args, model, directory, settings)
-
-
-def _refinement(args: argparse.Namespace, model: Any) -> Any:
-    from crystalvae.design.sample import refinement_of
-
-    return refinement_of(
-        model,
-        args.refine_passes,
-        args.refine_noise,
-        args.refine_strain,
-        args.refine_limit,
-    )
 
 
 def _cells(args: argparse.Namespace) -> list[dict[int, int]]:
@@ -194,7 +178,7 @@ def _draw(
             beta=args.beta,
             temperature=args.temperature,
             seed=args.seed,
-            refinement=_refinement(args, model),
+            refine=args.refine,
             num_workers=args.workers,
             advance=bar.update,
         )

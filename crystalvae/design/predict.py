@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crystalvae.design.ranking import most_drawn
 from crystalvae.design.sample import refinement_of
-from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
+from crystalvae.generation import Constraints, SamplingOptions, generate
 from crystalvae.screening.uniqueness import is_known
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def predict(
     temperature: float | None = None,
     seed: int = 0,
     constraints: Constraints | None = None,
-    refinement: Refinement | None = None,
+    refine: dict[str, float | None] | None = None,
     batch_size: int = BATCH,
     num_workers: int | None = None,
     advance: Callable[[int], object] | None = None,
@@ -70,7 +70,8 @@ def predict(
         temperature: of those after the greedy one; None is :data:`TEMPERATURE`.
         seed: any integer; the same seed gives the same crystals.
         constraints: only its space groups are heeded.
-        refinement: of the model's own draws; None is what its card recommends.
+        refine: of :func:`crystalvae.design.sample.refinement_of`, for the model's own
+            draws.
         batch_size: crystals decoded together.
         num_workers: processes that compare draws; None is one a core.
         advance: called with the number of crystals done.
@@ -84,7 +85,7 @@ def predict(
     warm = replace(
         greedy, temperature=TEMPERATURE if temperature is None else temperature
     )
-    refinement = refinement_of(model) if refinement is None else refinement
+    refinement = refinement_of(model, refine)
     dim = model.config.latent.dim
     found: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]
     drawn: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]

@@ -6,7 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,10 +62,8 @@ def sampling_defaults(
     beta: float | None = None,
     temperature: float | None = None,
     part_temperature: dict[str, float] | None = None,
-    refine_passes: int | None = None,
-    refine_noise: float | None = None,
-    refine_strain: float | None = None,
-    refine_limit: float | None = None,
+    stop_bias: float | None = None,
+    refine: dict[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """How to draw: what is asked for, and otherwise what the model's card recommends.
 
@@ -74,61 +72,50 @@ def sampling_defaults(
         beta: the knob.
         temperature: of every choice; where given, the card's exceptions do not hold.
         part_temperature: exceptions for parts of the crystal.
-        refine_passes: ``passes`` of :func:`refinement_of`.
-        refine_noise: likewise ``noise``.
-        refine_strain: likewise ``strain``.
-        refine_limit: likewise ``limit``.
+        stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; the card's is
+            one of its exceptions.
+        refine: of :func:`refinement_of`.
 
     Returns:
         Values for all of these arguments.
     """
     chosen = model.card.get("sampling", {})
+    exceptions = {} if temperature is not None else chosen
     if part_temperature is None:
-        asked = temperature is not None
-        part_temperature = {} if asked else chosen.get("part_temperature", {})
+        part_temperature = exceptions.get("part_temperature", {})
+    if stop_bias is None:
+        stop_bias = exceptions.get("stop_bias", 0.0)
     if beta is None:
         beta = chosen.get("beta", model.config.latent.beta_max)
     if temperature is None:
         temperature = chosen.get("temperature", 1.0)
-    refinement = refinement_of(
-        model, refine_passes, refine_noise, refine_strain, refine_limit
-    )
     return {
         "beta": float(beta),
         "temperature": float(temperature),
         "part_temperature": dict(part_temperature),
-        "refine_passes": refinement.passes,
-        "refine_noise": refinement.noise,
-        "refine_strain": refinement.strain,
-        "refine_limit": refinement.limit if math.isfinite(refinement.limit) else None,
+        "stop_bias": float(stop_bias),
+        "refine": asdict(refinement_of(model, refine)),
     }
 
 
 def refinement_of(
-    model: CrystalVAE,
-    passes: int | None = None,
-    noise: float | None = None,
-    strain: float | None = None,
-    limit: float | None = None,
+    model: CrystalVAE, refine: dict[str, float | None] | None = None
 ) -> Refinement:
     """How to refine: as asked, and otherwise as the model's card recommends.
 
     Args:
         model: the model; without a refiner it recommends 0 passes.
-        passes: of :class:`~crystalvae.generation.Refinement`.
-        noise: likewise.
-        strain: likewise.
-        limit: likewise.
+        refine: fields of :class:`~crystalvae.generation.Refinement` that are asked for.
 
     Raises:
-        ConfigError: something else than passes is asked of a model without a refiner.
+        ConfigError: there is no such field, its value is impossible, or something else
+            than passes is asked of a model without a refiner.
     """
-    asked = {"passes": passes, "noise": noise, "strain": strain, "limit": limit}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if asked and passes is None:
+    asked = refine or {}
+    if asked and "passes" not in asked:
         model.require_refiner()
     chosen = {"passes": 0} if model.refiner is None else model.card.get("refinement")
-    return from_dict(Refinement, {**(chosen or {}), **asked}, "refinement.")
+    return from_dict(Refinement, {**(chosen or {}), **asked}, "refine.")
 
 
 def batch_size_for(num: int, checked: bool = False) -> int:
@@ -151,10 +138,8 @@ def draws(
     beta: float | None = None,
     temperature: float | None = None,
     part_temperature: dict[str, float] | None = None,
-    refine_passes: int | None = None,
-    refine_noise: float | None = None,
-    refine_strain: float | None = None,
-    refine_limit: float | None = None,
+    stop_bias: float | None = None,
+    refine: dict[str, float | None] | None = None,
     top_p: float = 1.0,
     constraints: Constraints | None = None,
     prior: str | None = None,
@@ -171,26 +156,28 @@ def draws(
         temperature: of every choice; None likewise.
         part_temperature: exceptions for parts of the crystal, by the names of
             :data:`crystalvae.decoder.PARTS`; None likewise.
-        refine_passes: ``passes`` of :func:`refinement_of`.
-        refine_noise: likewise ``noise``.
-        refine_strain: likewise ``strain``.
-        refine_limit: likewise ``limit``.
+        stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; None likewise.
+        refine: of :func:`refinement_of`; None likewise.
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
         prior: ``gaussian`` or ``flow``; None is the model's own.
         batch_size: latent vectors decoded together.
     """
     how = sampling_defaults(
-        model, beta=beta, temperature=temperature, part_temperature=part_temperature
+        model,
+        beta=beta,
+        temperature=temperature,
+        part_temperature=part_temperature,
+        stop_bias=stop_bias,
+        refine=refine,
     )
     options = SamplingOptions(
         temperature=how["temperature"],
         part_temperature=how["part_temperature"],
+        stop_bias=how["stop_bias"],
         top_p=top_p,
     )
-    refinement = refinement_of(
-        model, refine_passes, refine_noise, refine_strain, refine_limit
-    )
+    refinement = Refinement(**how["refine"])
     batch = 0
     while True:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + batch)

@@ -87,7 +87,7 @@ def tradeoff(
                 model,
                 seed=seed,
                 beta=value,
-                refine_passes=0,
+                refine={"passes": 0},
                 batch_size=batch_size_for(num_draws),
             )
             drawn = list(islice(stream, num_draws))

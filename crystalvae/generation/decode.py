@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -68,6 +67,7 @@ def generate(
     refiner = None
     if refinement is not None and refinement.passes:
         refiner = model.require_refiner()
+    heals = refiner is not None and refinement.repeats > 0
     warmer = replace(
         options, temperature=max(options.temperature, options.restart_temperature)
     )
@@ -82,16 +82,17 @@ def generate(
         decoding.compositions()
         decoding.groups()
         decoding.lattices()
-        made = SitePlacer(decoding, abandon=again).place_all()
+        made = SitePlacer(decoding, abandon=again and not heals).place_all()
         if refiner is not None:
             refine(refiner, made, refinement, options.min_distance)
         return made
 
     def badness(made: Generated) -> Tensor:
         """0 for what is good, the residual above its limit, infinite for no crystal."""
-        limit = math.inf if refinement is None else refinement.limit
-        residual = made.residual.clamp(max=WORST)
-        badness = torch.where(residual > limit, residual, 0.0)
+        badness = torch.zeros_like(made.residual)
+        if refiner is not None:
+            doubts = refinement.doubts(made.residual)
+            badness[doubts] = made.residual[doubts].clamp(max=WORST)
         return badness.masked_fill(made.collides | ~made.complete, torch.inf)
 
     given = None if compositions is None else _held(model, compositions)

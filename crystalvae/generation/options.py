@@ -28,6 +28,9 @@ class SamplingOptions:
     ``wyckoff``, ``species``, ``coords``) where it differs."""
     top_p: float = 1.0
     """Nucleus of the categorical choices."""
+    stop_bias: float = 0.0
+    """Added to the log odds that a composition ends. Lower temperatures of other parts
+    shift the numbers of elements; this shifts them back."""
     attempts: int = 6
     """Redraws of a site that collides, before it is given up."""
     restarts: int = 3
@@ -59,22 +62,37 @@ class Refinement:
     """How draws are refined."""
 
     passes: int = 10
-    """How often the network looks at a crystal; 0 leaves it as it was decoded."""
+    """How often the network looks at a crystal in a descent; 0 leaves all crystals as
+    they were decoded."""
     noise: float = 0.2
     """Error that the first pass expects in a free coordinate, Å. Larger values repair
     worse draws and take good ones further from where they were."""
-
     strain: float = 0.02
     """Strain of the cell that the first pass expects."""
-    limit: float = math.inf
+    limit: float | None = None
     """Largest residual (:meth:`crystalvae.refinement.network.Refiner.residual`) of a
-    refined draw that is not drawn again, like one whose atoms collide."""
+    refined draw that is good enough. Others descend again, and what does not come below
+    the limit is drawn again, like one whose atoms collide. None takes all."""
+    repeats: int = 0
+    """Further descents of what is above the limit or collides."""
+    repeat_noise: float = 0.4
+    """Error that the first pass of a further descent expects, Å."""
+    repeat_strain: float = 0.04
+    """Strain that it expects."""
 
     def __post_init__(self) -> None:
-        if self.passes < 0 or min(self.noise, self.strain, self.limit) <= 0:
+        above = [self.noise, self.strain, self.repeat_noise, self.repeat_strain]
+        if self.limit is not None:
+            above.append(self.limit)
+        if min(self.passes, self.repeats) < 0 or not all(x > 0 for x in above):
             raise ConfigError(
-                "passes are at least 0, noise, strain and limit are above 0"
+                "passes and repeats are at least 0; noise, strain and limit are above 0"
             )
+
+    def doubts(self, residual: Tensor) -> Tensor:
+        """Which residuals are above the limit, or infinite."""
+        limit = math.inf if self.limit is None else self.limit
+        return (residual > limit) | residual.isinf()
 
 
 @dataclass(frozen=True)

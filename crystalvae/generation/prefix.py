@@ -87,6 +87,8 @@ class Decoding:
                 element, count = torch.full_like(total, z), torch.full_like(total, n)
             else:
                 logits = head.element_logits(self.state, self.z, previous)
+                if step:
+                    logits[:, 0] += self.options.stop_bias
                 logits = self._limit_elements(logits, total, step)
                 element = self.draw("element", logits)
                 counts_of = head.count_logits(self.state, self.z, element)

@@ -25,8 +25,10 @@ def refine(
 ) -> None:
     """Refine complete crystals in place, and note their residuals.
 
-    One that comes out with atoms closer than decoding allows, or with a number that is
-    not finite, stays as it was; its residual is infinite.
+    What stays above the limit, or has atoms closer than decoding allows, descends
+    again from where it came to, as often as ``how`` says. Atoms on top of each other
+    come apart in this way. A crystal that ends with atoms too close stays as it was
+    decoded; its residual is infinite. One that ends well does not collide any more.
 
     Args:
         refiner: the network.
@@ -35,35 +37,56 @@ def refine(
         min_distance: of :class:`~crystalvae.generation.options.SamplingOptions`.
     """
     limits = shortest_distances(min_distance).to(found.lattice.device)
-    usable = (found.complete & ~found.collides).nonzero().squeeze(1)
-    order = usable[found.num_sites[usable].argsort(stable=True)]
-    for rows in order.split(CHUNK) if len(order) else ():
-        slot = torch.arange(found.wyckoff.shape[1], device=rows.device)
-        mask = slot < found.num_sites[rows][:, None]
-        sites = Sites(
-            number=found.number[rows],
-            owner=mask.nonzero()[:, 0],
-            wyckoff=found.wyckoff[rows][mask],
-            species=found.atomic_numbers[rows][mask],
-        )
-        start = found.lattice[rows], found.frac_coords[rows][mask]
-        lattice, moved = refiner.refine(
-            sites,
-            *start,
-            passes=how.passes,
-            noise=how.noise,
-            strain_noise=how.strain,
-        )
-        data = refiner.graph(sites, lattice, moved)
-        residual = refiner.residual(data, sites, lattice, moved)
-        lost = ~torch.isfinite(moved).all(1)
-        lost = torch.zeros_like(residual).index_add_(0, sites.owner, lost.float())
-        good = ~_touches(data, limits) & (lost == 0) & torch.isfinite(residual)
-        found.residual[rows] = residual.masked_fill(~good, torch.inf)
-        coords = found.frac_coords[rows]
-        coords[mask] = moved
-        found.lattice[rows[good]] = lattice[good]
-        found.frac_coords[rows[good]] = coords[good]
+    usable = found.complete.nonzero().squeeze(1)
+    decoded = found.lattice.clone(), found.frac_coords.clone()
+    pending = usable[found.num_sites[usable].argsort(stable=True)]
+    for descent in range(1 + how.repeats):
+        for rows in pending.split(CHUNK) if len(pending) else ():
+            _descend(refiner, found, rows, how, descent > 0, limits)
+        pending = pending[how.doubts(found.residual[pending])]
+    failed = usable[found.residual[usable].isinf()]
+    found.lattice[failed] = decoded[0][failed]
+    found.frac_coords[failed] = decoded[1][failed]
+    found.collides[usable] &= found.residual[usable].isinf()
+
+
+def _descend(
+    refiner: Refiner,
+    found: Generated,
+    rows: Tensor,
+    how: Refinement,
+    again: bool,
+    limits: Tensor,
+) -> None:
+    """One descent of some crystals; a residual is infinite where atoms are too close.
+
+    What comes out with numbers that are not finite stays as it was.
+    """
+    slot = torch.arange(found.wyckoff.shape[1], device=rows.device)
+    mask = slot < found.num_sites[rows][:, None]
+    sites = Sites.padded(
+        found.number[rows], mask, found.wyckoff[rows], found.atomic_numbers[rows]
+    )
+    coords = found.frac_coords[rows]
+    lattice, moved = refiner.refine(
+        sites,
+        found.lattice[rows],
+        coords[mask],
+        passes=how.passes,
+        noise=how.repeat_noise if again else how.noise,
+        strain_noise=how.repeat_strain if again else how.strain,
+    )
+    data = refiner.graph(sites, lattice, moved)
+    residual = refiner.residual(data, sites, lattice, moved)
+    lost = (~torch.isfinite(moved).all(1)).float()
+    lost = torch.zeros_like(residual).index_add_(0, sites.owner, lost) > 0
+    sound = torch.isfinite(residual) & ~lost
+    found.residual[rows] = residual.masked_fill(
+        ~sound | _touches(data, limits), torch.inf
+    )
+    coords[mask] = moved
+    found.lattice[rows[sound]] = lattice[sound]
+    found.frac_coords[rows[sound]] = coords[sound]
 
 
 def _touches(data: Data, limits: Tensor) -> Tensor:

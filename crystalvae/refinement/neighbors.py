@@ -25,6 +25,20 @@ class Sites:
     species: Tensor
     """Element of each site ``(N,)``."""
 
+    @classmethod
+    def padded(
+        cls, number: Tensor, mask: Tensor, wyckoff: Tensor, species: Tensor
+    ) -> Sites:
+        """From tables with a row for each crystal.
+
+        Args:
+            number: space groups ``(B,)``.
+            mask: which places hold sites ``(B, S)``.
+            wyckoff: letter indices ``(B, S)``.
+            species: elements ``(B, S)``.
+        """
+        return cls(number, mask.nonzero()[:, 0], wyckoff[mask], species[mask])
+
     def share(self, tables: WyckoffTables) -> Tensor:
         """Multiplicity over the atoms of the crystal, ``(N,)``."""
         atoms = tables.multiplicity[self.number[self.owner], self.wyckoff].float()

@@ -36,8 +36,7 @@ class Errors:
 def sites_of(batch: CrystalBatch) -> tuple[Sites, Tensor]:
     """The sites of a batch without padding, and their coordinates ``(N, 3)``."""
     mask = batch.site_mask
-    owner = mask.nonzero()[:, 0]
-    sites = Sites(batch.number, owner, batch.wyckoff[mask], batch.atomic_numbers[mask])
+    sites = Sites.padded(batch.number, mask, batch.wyckoff, batch.atomic_numbers)
     return sites, batch.frac_coords[mask]
 
 

@@ -34,7 +34,7 @@ from crystalvae.training.schedule import rate_at
 logger = logging.getLogger(__name__)
 
 LEVELS = ((0.05, 0.005), (0.2, 0.02), (0.5, 0.05), (1.0, 0.1))
-"""Noise at which validation looks, as far as training goes: Å of shifts, and strains."""
+"""Noise at which validation looks, as far as training goes: shifts (Å) and strains."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from crystalvae.cli import build_parser
-from crystalvae.cli.options import part_temperatures
+from crystalvae.cli.options import part_temperatures, refine_settings
 from crystalvae.design.sample import refinement_of, sampling_defaults
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Refinement, SamplingOptions
@@ -18,13 +18,23 @@ def test_temperatures_of_parts():
         SamplingOptions(part_temperature={"colour": 1.0})
 
 
+def test_settings_of_refinement():
+    found = refine_settings("passes=3, noise=0.5,limit=inf")
+    assert found == {"passes": 3, "noise": 0.5, "limit": None}
+    for wrong in ("passes", "passes=many", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="NAME=VALUE"):
+            refine_settings(wrong)
+
+
 def test_what_is_asked_for_wins_over_the_card(tiny_model):
-    card = {"beta": 0.7, "temperature": 0.9, "part_temperature": {"count": 0.3}}
+    parts = {"part_temperature": {"count": 0.3}, "stop_bias": 0.2}
+    card = {"beta": 0.7, "temperature": 0.9, **parts}
     tiny_model.card["sampling"] = card
     usual = sampling_defaults(tiny_model)
     assert card.items() <= usual.items()
     asked = sampling_defaults(tiny_model, temperature=1.0)
-    assert asked == {**usual, "temperature": 1.0, "part_temperature": {}}
+    plain = {"part_temperature": {}, "stop_bias": 0.0}
+    assert asked == {**usual, "temperature": 1.0, **plain}
     parts = sampling_defaults(tiny_model, part_temperature={"lattice": 0.5})
     assert parts == {**usual, "part_temperature": {"lattice": 0.5}}
 
@@ -34,10 +44,13 @@ def test_a_card_recommends_refinement_to_who_has_a_refiner(tiny_model):
     tiny_model.card["refinement"] = card
     assert refinement_of(tiny_model).passes == 0
     with pytest.raises(ConfigError, match="no refiner"):
-        refinement_of(tiny_model, noise=0.1)
+        refinement_of(tiny_model, {"noise": 0.1})
     tiny_model.refiner = tiny_refiner()
     assert refinement_of(tiny_model) == Refinement(**card)
-    assert refinement_of(tiny_model, passes=5) == Refinement(**card | {"passes": 5})
+    asked = {"passes": 5, "limit": None}
+    assert refinement_of(tiny_model, asked) == Refinement(**card | asked)
+    with pytest.raises(ConfigError, match="did you mean 'passes'"):
+        refinement_of(tiny_model, {"pases": 5})
     del tiny_model.card["refinement"]
     assert refinement_of(tiny_model) == Refinement()
 

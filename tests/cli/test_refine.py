@@ -45,10 +45,10 @@ def sample(model, output, *options):
 
 def test_the_card_says_how_draws_are_refined(refined_dir, tmp_path):
     summary = sample(refined_dir, tmp_path / "out")
-    assert summary["refine_passes"] == 2
-    assert summary["refine_noise"] == 0.1
-    plain = sample(refined_dir, tmp_path / "plain", "--refine-passes", "0")
-    assert plain["refine_passes"] == 0
+    assert summary["refine"]["passes"] == 2
+    assert summary["refine"]["noise"] == 0.1
+    plain = sample(refined_dir, tmp_path / "plain", "--refine", "passes=0")
+    assert plain["refine"]["passes"] == 0
     rows, plain_rows = (table(tmp_path / name) for name in ("out", "plain"))
     for name in ("formula", "space_group"):
         assert [row[name] for row in rows] == [row[name] for row in plain_rows]
@@ -61,7 +61,7 @@ def test_the_card_says_how_draws_are_refined(refined_dir, tmp_path):
 
 def test_without_a_refiner_it_is_one_line(model_dir, tmp_path, capsys):
     arguments = ["sample", model_dir, "-o", str(tmp_path / "out"), "-n", "2"]
-    assert main([*arguments, "--refine-passes", "3"]) == 1
+    assert main([*arguments, "--refine", "passes=3"]) == 1
     assert "train-refiner" in capsys.readouterr().err
 
 
@@ -69,12 +69,12 @@ def test_predict_refines_as_well(refined_dir, tmp_path):
     known = tmp_path / "nacl.cif"
     REFERENCE["nacl"][0].to(str(known))
     written = []
-    for name, options in (("out", []), ("plain", ["--refine-passes", "0"])):
+    for name, options in (("out", []), ("plain", ["--refine", "passes=0"])):
         out = tmp_path / name
         arguments = ["predict", refined_dir, str(known), "-n", "3", "-o", str(out)]
         assert main([*arguments, "--no-progress", *options]) == 0
         summary = json.loads((out / "summary.json").read_text())
-        assert summary["refinement"]["passes"] == (0 if options else 2)
+        assert summary["refine"]["passes"] == (0 if options else 2)
         written.append([file.read_text() for file in sorted(out.glob("*.cif"))])
     assert len(written[0]) == len(written[1]) > 0
     assert written[0] != written[1]
@@ -94,6 +94,6 @@ def test_a_trained_refiner_is_copied_beside_a_model(
     for file in (run / "best").iterdir():
         shutil.copy(file, model_dir)
     assert CrystalVAE.from_pretrained(model_dir, "cpu").refiner is not None
-    sample(model_dir, tmp_path / "out", "--refine-passes", "1")
+    sample(model_dir, tmp_path / "out", "--refine", "passes=1")
     assert main([*arguments, "--set", "training.epoch=2"]) == 1
     assert "did you mean 'epochs'" in capsys.readouterr().err
