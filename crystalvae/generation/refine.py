@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from crystalvae.generation.options import Generated, Refinement
     from crystalvae.refinement.network import Refiner
 
-CHUNK = 256
-"""Crystals at a time; all pairs of their atoms are looked at."""
+CHUNK = {"cpu": 400, "cuda": 20_000}
+"""Sites at a time: what a core's cache holds, or a GPU's memory."""
 
 
 @torch.no_grad()
@@ -41,13 +41,22 @@ def refine(
     decoded = found.lattice.clone(), found.frac_coords.clone()
     pending = usable[found.num_sites[usable].argsort(stable=True)]
     for descent in range(1 + how.repeats):
-        for rows in pending.split(CHUNK) if len(pending) else ():
+        for rows in _chunks(pending, found.num_sites[pending]):
             _descend(refiner, found, rows, how, descent > 0, limits)
         pending = pending[how.doubts(found.residual[pending])]
     failed = usable[found.residual[usable].isinf()]
     found.lattice[failed] = decoded[0][failed]
     found.frac_coords[failed] = decoded[1][failed]
     found.collides[usable] &= found.residual[usable].isinf()
+
+
+def _chunks(rows: Tensor, num_sites: Tensor) -> list[Tensor]:
+    """Crystals in parts of about as many sites as suit the device."""
+    size = CHUNK.get(rows.device.type, CHUNK["cpu"])
+    part = (num_sites.cumsum(0) - 1) // size
+    return list(
+        rows.split(torch.unique_consecutive(part, return_counts=True)[1].tolist())
+    )
 
 
 def _descend(

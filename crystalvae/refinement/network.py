@@ -73,15 +73,15 @@ def group_projectors() -> tuple[Tensor, Tensor]:
     """
     tables = symmetry_tables()
     metric, shift = np.zeros((231, 6, 6)), np.zeros((231, 3, 3))
+    rows, columns = np.array(_PAIRS).T
     for number in range(1, 231):
         rotations = tables.point_rotations(number).astype(float)
         shift[number] = rotations.mean(0)
-        for column, (i, j) in enumerate(_PAIRS):
-            unit = np.zeros((3, 3))
-            unit[i, j] = unit[j, i] = 1
-            mean = np.einsum("pji,jk,pkl->il", rotations, unit, rotations)
-            mean /= len(rotations)
-            metric[number, :, column] = [mean[pair] for pair in _PAIRS]
+        flat = rotations.reshape(-1, 9)
+        mean = (flat.T @ flat / len(flat)).reshape(3, 3, 3, 3)  # of W_ka W_lb
+        mean = mean.transpose(1, 3, 0, 2)[rows, columns]
+        mean = mean + mean.swapaxes(1, 2)
+        metric[number] = mean[:, rows, columns] / np.where(rows == columns, 2, 1)
     return torch.from_numpy(metric).float(), torch.from_numpy(shift).float()
 
 
