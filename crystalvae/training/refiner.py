@@ -96,6 +96,17 @@ class RefinerRun:
     """Directory of a refiner whose weights are the start, relative to the config."""
 
 
+def noise_levels(
+    options: RefinerTraining, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Noise of shifts (Å) and of strains for so many crystals, each ``(count,)``."""
+    shift, strain = torch.rand(2, count, generator=generator)
+    strain = options.coupling * shift + (1 - options.coupling) * strain
+    sigma = options.min_noise * (options.max_noise / options.min_noise) ** shift
+    tau = options.min_strain * (options.max_strain / options.min_strain) ** strain
+    return sigma, tau
+
+
 class RefinerTrainer:
     """Train a :class:`~crystalvae.refinement.network.Refiner` as a config says.
 
@@ -203,11 +214,8 @@ class RefinerTrainer:
         seed = options.seed * 1_000_003 + self.step
         generator = torch.Generator().manual_seed(seed)
         store = self.crystals.store
-        place = torch.rand(2, len(index), generator=generator)
-        place = place.to(store.number.device)
-        sigma = options.min_noise * (options.max_noise / options.min_noise) ** place[0]
-        follows = options.coupling * place[0] + (1 - options.coupling) * place[1]
-        tau = options.min_strain * (options.max_strain / options.min_strain) ** follows
+        levels = noise_levels(options, len(index), generator)
+        sigma, tau = (level.to(store.number.device) for level in levels)
         batch = store.batch(index)
         errors = denoising_errors(self.refiner, batch, sigma, tau, generator)
         loss = errors.loss(sigma, tau).mean()
@@ -290,12 +298,13 @@ def validate_refiner(
         batch_size: crystals at a time.
 
     Returns:
-        ``val_loss``, and for each of :data:`LEVELS` the shares of the squared shifts
+        ``val_loss``, and for each level looked at the shares of the squared shifts
         and strains that are left.
     """
     order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))
     report, losses = {}, []
-    for level, strain_level in (pair for pair in LEVELS if pair[0] <= max_noise):
+    levels = [pair for pair in LEVELS if pair[0] <= max_noise] or LEVELS[:1]
+    for level, strain_level in levels:
         generator = torch.Generator().manual_seed(1)
         sums = torch.zeros(4)
         for index in order[:max_crystals].split(batch_size):

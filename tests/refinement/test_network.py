@@ -7,7 +7,7 @@ from crystalvae.geometry.lattice import FREE_COORDS, metric_tensor
 from crystalvae.geometry.torus import torus_difference
 from crystalvae.model import CrystalVAE
 from crystalvae.refinement.network import group_projectors, strain_between
-from crystalvae.refinement.noise import disturb
+from crystalvae.refinement.noise import disturb, within_positions
 from crystalvae.symmetry.spglib_wrapper import space_group_number
 from crystalvae.symmetry.tables import symmetry_tables
 from tests.conftest import REFERENCE
@@ -114,6 +114,38 @@ def test_the_strain_between_two_cells_leads_from_one_to_the_other(crystals, refi
     torch.testing.assert_close(
         metric_tensor(reached), metric_tensor(other), atol=1e-3, rtol=1e-4
     )
+
+
+def test_the_largest_strains_leave_cells_of_their_group(crystals, refiner):
+    sites, lattice, coords = as_tensors(crystals)
+    noise = torch.randn(lattice.shape, generator=torch.Generator().manual_seed(4))
+    strain = refiner.project_strain(sites.number, lattice, 0.2 * (noise + noise.mT))
+    assert strain.flatten(1).norm(dim=1).max() > 0.6
+    zero = torch.zeros_like(coords)
+    other, _ = refiner.move(sites, lattice, coords, zero, strain, limited=False)
+    torch.testing.assert_close(
+        strain_between(lattice, other), strain, atol=1e-3, rtol=1e-3
+    )
+
+
+def test_noise_within_positions_is_as_large_in_every_direction(crystals, refiner):
+    sites, lattice, coords = as_tensors(crystals * 200)
+    wild = torch.randn(coords.shape, generator=torch.Generator().manual_seed(5))
+    shift = within_positions(refiner.tables, sites, lattice, wild)
+    again = within_positions(refiner.tables, sites, lattice, shift)
+    torch.testing.assert_close(again, shift, atol=1e-4, rtol=0)
+    assert ((wild - shift) * shift).sum(1).abs().max() < 1e-3
+    dof = refiner.tables.dof[sites.number[sites.owner], sites.wyckoff]
+    for freedom in (1, 2, 3):
+        variance = shift[dof == freedom].square().sum(1).mean() / freedom
+        assert abs(float(variance) - 1) < 0.15
+    small = 0.01 * shift
+    nothing = torch.zeros_like(lattice)
+    _, placed = refiner.move(sites, lattice, coords, small, nothing)
+    moved = torch.einsum(
+        "ni,nij->nj", torus_difference(placed, coords), lattice[sites.owner]
+    )
+    torch.testing.assert_close(moved, small, atol=1e-4, rtol=0)
 
 
 def test_no_pass_goes_further_than_it_may(crystals, refiner):

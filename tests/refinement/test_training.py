@@ -13,7 +13,12 @@ from crystalvae.model import CrystalVAE
 from crystalvae.pretrained import save_model
 from crystalvae.refinement.noise import denoising_errors, sites_of
 from crystalvae.refinement.pretrained import load_refiner, save_refiner
-from crystalvae.training.refiner import RefinerRun, RefinerTrainer
+from crystalvae.training.refiner import (
+    RefinerRun,
+    RefinerTrainer,
+    RefinerTraining,
+    noise_levels,
+)
 from crystalvae.training.rows import read_rows
 from tests.conftest import REFERENCE
 from tests.refinement.conftest import TINY, as_tensors, tiny_refiner
@@ -116,6 +121,30 @@ def test_training_takes_noise_away(tmp_path, name, error, strain):
         )
     before = getattr(errors, f"{error}_before").mean()
     assert getattr(errors, error).mean() < 0.5 * before
+
+
+def test_levels_of_noise_go_together_as_far_as_they_are_coupled():
+    generator = torch.Generator().manual_seed(0)
+    for coupling, least, most in ((0.0, -0.1, 0.1), (0.7, 0.85, 0.97), (1.0, 0.999, 1)):
+        options = RefinerTraining(max_noise=1.5, max_strain=0.2, coupling=coupling)
+        sigma, tau = noise_levels(options, 2000, generator)
+        assert options.min_noise <= sigma.min()
+        assert sigma.max() <= options.max_noise
+        assert options.min_strain <= tau.min()
+        assert tau.max() <= options.max_strain
+        together = torch.corrcoef(torch.stack([sigma.log(), tau.log()]))[0, 1]
+        assert least <= together <= most + 1e-6
+    with pytest.raises(ValueError, match="coupling"):
+        RefinerTraining(coupling=1.5)
+
+
+def test_validation_looks_at_noise_that_was_trained(tmp_path, dataset):
+    config = run_config(dataset, 1, max_noise=0.03, min_noise=0.01)
+    assert load_refiner(train(config, tmp_path / "low")).card["shift_left_0.05"] > 0
+    config = run_config(dataset, 1, max_noise=0.3)
+    card = load_refiner(train(config, tmp_path / "high")).card
+    assert "shift_left_0.2" in card
+    assert "shift_left_0.5" not in card
 
 
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path, dataset):
