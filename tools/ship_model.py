@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 
 from crystalvae.batch import CrystalStore
+from crystalvae.config import from_dict
 from crystalvae.data.packed import PackedDataset
+from crystalvae.generation import Refinement
 from crystalvae.model import CrystalVAE
 from crystalvae.refinement.pretrained import load_refiner, save_refiner
 from crystalvae.training.fit_prior import fit_prior
@@ -41,7 +43,8 @@ def main() -> None:
     parser.add_argument(
         "--sampling",
         type=json.loads,
-        help='recommended: {"beta": 1, "temperature": 0.9, "part_temperature": {...}}',
+        help='recommended: {"beta": 1, "temperature": 0.9, "part_temperature": {...}, '
+        '"stop_bias": 0.0}',
     )
     parser.add_argument(
         "--flow", type=Path, help="fit a flow prior to this prepared training set"
@@ -50,7 +53,7 @@ def main() -> None:
     parser.add_argument(
         "--refinement",
         type=json.loads,
-        help='recommended: {"passes": 4, "noise": 0.2, "strain": 0.02}',
+        help='recommended, fields of Refinement: {"passes": 4, "noise": 0.2, ...}',
     )
     parser.add_argument("--reconstruction", type=Path, action="append", default=[])
     parser.add_argument("--generation", type=Path)
@@ -92,6 +95,7 @@ def main() -> None:
     if args.sampling is not None:
         card["sampling"] = args.sampling
     if args.refinement is not None:
+        from_dict(Refinement, args.refinement, "--refinement: ")
         card["refinement"] = args.refinement
     metrics = card.setdefault("metrics", {})
     for path in args.reconstruction:

@@ -6,9 +6,6 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -28,6 +25,14 @@ def number(text: str) -> float:
     value = float(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 upwards")
+    return value
+
+
+def finite(text: str) -> float:
+    """An argparse type: a finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
 
 
@@ -120,7 +125,7 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--stop-bias",
-        type=number,
+        type=finite,
         metavar="B",
         help="added to the log odds that a composition ends, above 0 for fewer "
         "elements (the model's own without --temperature)",
@@ -137,10 +142,11 @@ def add_refine_option(parser: argparse.ArgumentParser) -> None:
         "--refine",
         type=refine_settings,
         metavar="NAME=VALUE,...",
-        help="how the model's refiner is used where it differs from the model's own "
-        "choice: passes (0 for not at all), noise (angstrom) and strain that the first "
-        "one expects, limit (what it would still change by more is drawn again), "
-        "repeats, repeat_noise, repeat_strain",
+        help="how the model's refiner is used, where not as the model's card says: "
+        "passes (0 for no refinement), noise (angstrom) and strain that the first of "
+        "them expects; limit: what the refiner would still change by more is refined "
+        "again, repeats times at most with repeat_noise and repeat_strain, and then "
+        "drawn again (inf for no limit)",
     )
 
 
@@ -159,22 +165,22 @@ def refine_settings(text: str) -> dict[str, float | None]:
     Raises:
         argparse.ArgumentTypeError: it is not of the form ``passes=3,limit=inf``.
     """
-
-    def value(text: str) -> float | None:
-        found = float(text)
-        if math.isinf(found):
-            return None
-        return int(found) if found.is_integer() else found
-
-    return _named_numbers(text, "NAME=VALUE", value)
+    found = _named_numbers(text, "NAME=VALUE", float)
+    whole = {name: int(value) for name, value in found.items() if value.is_integer()}
+    found |= whole
+    return found | ({"limit": None} if found.get("limit") == math.inf else {})
 
 
-def _named_numbers(text: str, form: str, convert: Callable[[str], T]) -> dict[str, T]:
-    found = {}
+def _named_numbers(
+    text: str, form: str, convert: Callable[[str], float]
+) -> dict[str, float]:
+    found: dict[str, float] = {}
     for entry in text.split(","):
-        name, _, value = entry.partition("=")
+        name, _, value = (part.strip() for part in entry.partition("="))
+        if name in found:
+            raise argparse.ArgumentTypeError(f"{name} is given twice")
         try:
-            found[name.strip()] = convert(value)
+            found[name] = convert(value)
         except ValueError as error:
             raise argparse.ArgumentTypeError(
                 f"{entry!r} is not of the form {form}"

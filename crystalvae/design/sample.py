@@ -114,8 +114,10 @@ def refinement_of(
     asked = refine or {}
     if asked and "passes" not in asked:
         model.require_refiner()
-    chosen = {"passes": 0} if model.refiner is None else model.card.get("refinement")
-    return from_dict(Refinement, {**(chosen or {}), **asked}, "refine.")
+    chosen = {"passes": 0}
+    if model.refiner is not None:
+        chosen = model.card.get("refinement", {})
+    return from_dict(Refinement, {**chosen, **asked}, "refine.")
 
 
 def batch_size_for(num: int, checked: bool = False) -> int:

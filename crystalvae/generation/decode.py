@@ -42,8 +42,9 @@ def generate(
 ) -> Generated:
     """Decode latent vectors.
 
-    A crystal with a site that had to be given up, or that the refiner would still
-    change by more than :attr:`Refinement.limit` allows, is decoded again from its z.
+    A crystal with a site that had to be given up, unless refining mends it, or that the
+    refiner would still change by more than :attr:`Refinement.limit` allows, is decoded
+    again from its z.
 
     Args:
         model: the model.
@@ -90,7 +91,7 @@ def generate(
     def badness(made: Generated) -> Tensor:
         """0 for what is good, the residual above its limit, infinite for no crystal."""
         badness = torch.zeros_like(made.residual)
-        if refiner is not None:
+        if refiner is not None and refinement.limit is not None:
             doubts = refinement.doubts(made.residual)
             badness[doubts] = made.residual[doubts].clamp(max=WORST)
         return badness.masked_fill(made.collides | ~made.complete, torch.inf)

@@ -29,12 +29,13 @@ class SamplingOptions:
     top_p: float = 1.0
     """Nucleus of the categorical choices."""
     stop_bias: float = 0.0
-    """Added to the log odds that a composition ends. Lower temperatures of other parts
-    shift the numbers of elements; this shifts them back."""
+    """Added to the logit of the end of a composition, before the temperature. Lower
+    temperatures of other parts shift the numbers of elements; this shifts them back."""
     attempts: int = 6
     """Redraws of a site that collides, before it is given up."""
     restarts: int = 3
-    """Rounds in which crystals with a given-up site are decoded anew from their z. The
+    """Rounds in which crystals with atoms too close, or which the refiner doubts, are
+    decoded anew from their z. The
     first round keeps composition and group, the second the composition: drawing these
     anew at once would favour small crystals, which collide least."""
     restart_temperature: float = 0.0
@@ -46,6 +47,8 @@ class SamplingOptions:
     (:func:`crystalvae.screening.distance.check_radii`)."""
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.stop_bias):
+            raise ConfigError("the stop bias is a finite number")
         unknown = set(self.part_temperature) - set(PARTS)
         if unknown:
             raise ConfigError(
@@ -57,6 +60,12 @@ class SamplingOptions:
         return self.part_temperature.get(part, self.temperature)
 
 
+MOST = 1000
+"""Most passes, and most repeats."""
+LEAST_NOISE, MOST_NOISE = 1e-4, 10.0
+"""Range of the noise (Å) and of the strain that a pass may expect."""
+
+
 @dataclass(frozen=True)
 class Refinement:
     """How draws are refined."""
@@ -65,14 +74,15 @@ class Refinement:
     """How often the network looks at a crystal in a descent; 0 leaves all crystals as
     they were decoded."""
     noise: float = 0.2
-    """Error that the first pass expects in a free coordinate, Å. Larger values repair
-    worse draws and take good ones further from where they were."""
+    """Error of atoms that the first pass expects, Å. Larger values repair worse draws
+    and take good ones further from where they were."""
     strain: float = 0.02
     """Strain of the cell that the first pass expects."""
     limit: float | None = None
     """Largest residual (:meth:`crystalvae.refinement.network.Refiner.residual`) of a
     refined draw that is good enough. Others descend again, and what does not come below
-    the limit is drawn again, like one whose atoms collide. None takes all."""
+    the limit is drawn again, like one whose atoms collide. None takes all; then only
+    what could not be refined or collides descends again."""
     repeats: int = 0
     """Further descents of what is above the limit or collides."""
     repeat_noise: float = 0.4
@@ -81,13 +91,14 @@ class Refinement:
     """Strain that it expects."""
 
     def __post_init__(self) -> None:
-        above = [self.noise, self.strain, self.repeat_noise, self.repeat_strain]
-        if self.limit is not None:
-            above.append(self.limit)
-        if min(self.passes, self.repeats) < 0 or not all(x > 0 for x in above):
-            raise ConfigError(
-                "passes and repeats are at least 0; noise, strain and limit are above 0"
-            )
+        for name in ("passes", "repeats"):
+            if not 0 <= getattr(self, name) <= MOST:
+                raise ConfigError(f"{name} goes from 0 to {MOST}")
+        for name in ("noise", "strain", "repeat_noise", "repeat_strain"):
+            if not LEAST_NOISE <= getattr(self, name) <= MOST_NOISE:
+                raise ConfigError(f"{name} goes from {LEAST_NOISE} to {MOST_NOISE:g}")
+        if self.limit is not None and not self.limit > 0:
+            raise ConfigError("limit is above 0")
 
     def doubts(self, residual: Tensor) -> Tensor:
         """Which residuals are above the limit, or infinite."""
@@ -184,7 +195,8 @@ class Generated:
     complete: Tensor
     """Whether the composition was used up ``(B,)``."""
     collides: Tensor
-    """Whether a site had to be placed too close to another ``(B,)``."""
+    """Whether atoms are too close: a site could not be placed elsewhere, and refining
+    did not mend it ``(B,)``."""
     residual: Tensor
     """What the refiner would still change, 0 where it was not asked, infinite where
     refining failed ``(B,)``."""

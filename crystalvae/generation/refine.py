@@ -27,7 +27,8 @@ def refine(
 
     What stays above the limit, or has atoms closer than decoding allows, descends
     again from where it came to, as often as ``how`` says. Atoms on top of each other
-    come apart in this way. A crystal that ends with atoms too close stays as it was
+    come apart in this way. Of its descents a crystal keeps the one that ended with the
+    smallest residual. One whose atoms were too close at the end of each stays as it was
     decoded; its residual is infinite. One that ends well does not collide any more.
 
     Args:
@@ -38,16 +39,26 @@ def refine(
     """
     limits = shortest_distances(min_distance).to(found.lattice.device)
     usable = found.complete.nonzero().squeeze(1)
-    decoded = found.lattice.clone(), found.frac_coords.clone()
     pending = usable[found.num_sites[usable].argsort(stable=True)]
-    for descent in range(1 + how.repeats):
+    best = found.lattice.clone(), found.frac_coords.clone()
+    lowest = torch.full_like(found.residual, torch.inf)
+    levels = [(how.noise, how.strain)]
+    levels += [(how.repeat_noise, how.repeat_strain)] * how.repeats
+    for noise, strain in levels:
         for rows in _chunks(pending, found.num_sites[pending]):
-            _descend(refiner, found, rows, how, descent > 0, limits)
+            found.residual[rows] = _descend(
+                refiner, found, rows, how.passes, noise, strain, limits
+            )
+        better = pending[found.residual[pending] < lowest[pending]]
+        best[0][better], best[1][better] = (
+            found.lattice[better],
+            found.frac_coords[better],
+        )
+        lowest[better] = found.residual[better]
         pending = pending[how.doubts(found.residual[pending])]
-    failed = usable[found.residual[usable].isinf()]
-    found.lattice[failed] = decoded[0][failed]
-    found.frac_coords[failed] = decoded[1][failed]
-    found.collides[usable] &= found.residual[usable].isinf()
+    found.lattice[usable], found.frac_coords[usable] = best[0][usable], best[1][usable]
+    found.residual[usable] = lowest[usable]
+    found.collides[usable] &= lowest[usable].isinf()
 
 
 def _chunks(rows: Tensor, num_sites: Tensor) -> list[Tensor]:
@@ -63,13 +74,18 @@ def _descend(
     refiner: Refiner,
     found: Generated,
     rows: Tensor,
-    how: Refinement,
-    again: bool,
+    passes: int,
+    noise: float,
+    strain: float,
     limits: Tensor,
-) -> None:
-    """One descent of some crystals; a residual is infinite where atoms are too close.
+) -> Tensor:
+    """One descent of some crystals in place.
 
     What comes out with numbers that are not finite stays as it was.
+
+    Returns:
+        Residuals ``(len(rows),)``, infinite where atoms are too close or a number is
+        not finite.
     """
     slot = torch.arange(found.wyckoff.shape[1], device=rows.device)
     mask = slot < found.num_sites[rows][:, None]
@@ -81,21 +97,19 @@ def _descend(
         sites,
         found.lattice[rows],
         coords[mask],
-        passes=how.passes,
-        noise=how.repeat_noise if again else how.noise,
-        strain_noise=how.repeat_strain if again else how.strain,
+        passes=passes,
+        noise=noise,
+        strain_noise=strain,
     )
     data = refiner.graph(sites, lattice, moved)
     residual = refiner.residual(data, sites, lattice, moved)
     lost = (~torch.isfinite(moved).all(1)).float()
     lost = torch.zeros_like(residual).index_add_(0, sites.owner, lost) > 0
     sound = torch.isfinite(residual) & ~lost
-    found.residual[rows] = residual.masked_fill(
-        ~sound | _touches(data, limits), torch.inf
-    )
     coords[mask] = moved
     found.lattice[rows[sound]] = lattice[sound]
     found.frac_coords[rows[sound]] = coords[sound]
+    return residual.masked_fill(~sound | _touches(data, limits), torch.inf)
 
 
 def _touches(data: Data, limits: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 from crystalvae.encoders.gated import GatedConvolution
 from crystalvae.encoders.moment import NeighborMoments
 from crystalvae.geometry.lattice import (
+    bound_coords,
     cholesky_lattice,
     complete_coords,
     coords_to_lattice,
@@ -139,7 +140,7 @@ class Refiner(nn.Module):
 
         Args:
             data: of :meth:`graph`.
-            sigma: noise of free coordinates that is assumed, Å, ``(B,)``.
+            sigma: noise of atoms that is assumed, Å, ``(B,)``.
             tau: noise of strains that is assumed, ``(B,)``.
         """
         basis, envelope = self.radial(data.distance)
@@ -198,7 +199,8 @@ class Refiner(nn.Module):
             limited: keep to the largest shift and strain of one pass.
 
         Returns:
-            New lattices, the old ones where the strain is not finite, and coordinates.
+            New lattices, within :func:`~crystalvae.geometry.lattice.bound_coords` and
+            the old ones where the new ones are no lattices, and coordinates.
         """
         config = self.config
         if limited:
@@ -212,9 +214,10 @@ class Refiner(nn.Module):
             strain = _at_most(strain.flatten(1), config.max_strain).view_as(strain)
         metric = lattice @ torch.matrix_exp(2 * strain) @ lattice.mT
         metric = 0.5 * (metric + metric.mT)
-        sound = torch.isfinite(metric).flatten(1).all(1)[:, None, None]
-        metric = torch.where(sound, metric, metric_tensor(lattice))
-        free = lattice_to_coords(cholesky_lattice(metric))
+        sound = torch.isfinite(metric).flatten(1).all(1)
+        sound &= torch.linalg.cholesky_ex(metric)[1] == 0
+        metric = torch.where(sound[:, None, None], metric, metric_tensor(lattice))
+        free = bound_coords(lattice_to_coords(cholesky_lattice(metric)))
         exact = complete_coords(free, self.tables.system[sites.number])
         return coords_to_lattice(exact), placed
 
@@ -240,7 +243,7 @@ class Refiner(nn.Module):
             lattice: ``(B, 3, 3)`` in Å, Cholesky form.
             coords: ``(N, 3)``.
             passes: how often the network looks.
-            noise: that the first pass assumes in free coordinates, Å; the last one
+            noise: that the first pass assumes of atoms, Å; the last one
                 assumes :data:`LAST_NOISE`.
             strain_noise: that the first pass assumes in strains; the last one assumes
                 :data:`LAST_STRAIN`.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from crystalvae.errors import CheckpointError, DataError
+from crystalvae.config import from_dict
+from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.files import replacing
 
 
@@ -23,6 +26,21 @@ def may_resume(path: Path, resume: bool) -> bool:
             "choose another directory"
         )
     return path.exists()
+
+
+def same_config(kind: type, saved: dict[str, Any], config: Any) -> bool:
+    """Whether a saved config, maybe of an older version, is this one.
+
+    Args:
+        kind: dataclass of the config.
+        saved: what was written; fields that it lacks have their defaults.
+        config: an instance of ``kind``.
+    """
+    own = json.loads(json.dumps(dataclasses.asdict(config)))
+    try:
+        return from_dict(kind, saved) == from_dict(kind, own)
+    except ConfigError:
+        return False
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

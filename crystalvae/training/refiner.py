@@ -24,6 +24,7 @@ from crystalvae.refinement.pretrained import load_refiner, save_refiner
 from crystalvae.training.checkpoint import (
     may_resume,
     read_checkpoint,
+    same_config,
     write_checkpoint,
 )
 from crystalvae.training.config import DataConfig
@@ -34,7 +35,8 @@ from crystalvae.training.schedule import rate_at
 logger = logging.getLogger(__name__)
 
 LEVELS = ((0.05, 0.005), (0.2, 0.02), (0.5, 0.05), (1.0, 0.1))
-"""Noise at which validation looks, as far as training goes: shifts (Å) and strains."""
+"""Noise at which validation looks, up to the largest shifts of the training: shifts in
+Å, and strains."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class RefinerTraining:
     max_noise: float = 0.6
     """Largest noise, Å."""
     min_strain: float = 0.003
-    """Smallest strain; it is drawn log-uniformly for each crystal as well."""
+    """Smallest strain; it is drawn log-uniformly for each crystal as well, or nearer to
+    the middle with a ``coupling`` between 0 and 1."""
     max_strain: float = 0.08
     """Largest strain."""
     coupling: float = 0.0
@@ -268,8 +271,7 @@ class RefinerTrainer:
 
     def _load(self, path: Path) -> None:
         state = read_checkpoint(path, next(self.refiner.parameters()).device)
-        own = json.loads(json.dumps(dataclasses.asdict(self.config)))
-        if json.loads(state["config"]) != own:
+        if not same_config(RefinerRun, json.loads(state["config"]), self.config):
             raise CheckpointError(
                 f"{path} was made with another config; use that one or another output "
                 "directory"

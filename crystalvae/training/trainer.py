@@ -17,9 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crystalvae.batch import CrystalBatch
-from crystalvae.config import from_dict
 from crystalvae.decoder import GEOMETRY, LABELS, PARTS
-from crystalvae.errors import CheckpointError, ConfigError
+from crystalvae.errors import CheckpointError
 from crystalvae.files import replacing
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
@@ -29,6 +28,7 @@ from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 from crystalvae.training.checkpoint import (
     may_resume,
     read_checkpoint,
+    same_config,
     write_checkpoint,
 )
 from crystalvae.training.config import RunConfig
@@ -328,7 +328,7 @@ class Trainer:
 
     def _load(self, path: Path) -> None:
         state = read_checkpoint(path, self.fabric.device)
-        if not _same_run(json.loads(state["config"]), self.config):
+        if not same_config(RunConfig, json.loads(state["config"]), self.config):
             raise CheckpointError(
                 f"{path} was made with another config; use that one (config.json "
                 "beside it) or another output directory"
@@ -337,15 +337,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         truncate_rows(path.with_name("metrics.csv"), self.progress.step)
-
-
-def _same_run(saved: dict, config: RunConfig) -> bool:
-    """Whether a saved config, maybe of an older version, is this one."""
-    own = json.loads(json.dumps(dataclasses.asdict(config)))
-    try:
-        return from_dict(RunConfig, saved) == from_dict(RunConfig, own)
-    except ConfigError:
-        return False
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:

@@ -1,4 +1,5 @@
 import argparse
+import math
 
 import pytest
 
@@ -21,6 +22,12 @@ def test_temperatures_of_parts():
 def test_settings_of_refinement():
     found = refine_settings("passes=3, noise=0.5,limit=inf")
     assert found == {"passes": 3, "noise": 0.5, "limit": None}
+    assert refine_settings("limit=-inf,noise=inf") == {
+        "limit": -math.inf,
+        "noise": math.inf,
+    }
+    with pytest.raises(argparse.ArgumentTypeError, match="twice"):
+        refine_settings("passes=3,passes=0")
     for wrong in ("passes", "passes=many", ""):
         with pytest.raises(argparse.ArgumentTypeError, match="NAME=VALUE"):
             refine_settings(wrong)
@@ -57,8 +64,9 @@ def test_a_card_recommends_refinement_to_who_has_a_refiner(tiny_model):
 
 @pytest.mark.parametrize("verb", ["sample", "benchmark"])
 def test_both_verbs_draw_alike(verb):
-    args = build_parser().parse_args(
-        [verb, "m", "-o", "d", "--part-temperature", "count=0.5", "--beta", "0.1"]
-    )
+    options = ["--part-temperature", "count=0.5", "--beta", "0.1"]
+    options += ["--stop-bias", "-0.5", "--refine", "passes=2"]
+    args = build_parser().parse_args([verb, "m", "-o", "d", *options])
+    assert (args.stop_bias, args.refine) == (-0.5, {"passes": 2})
     assert args.part_temperature == {"count": 0.5}
     assert (args.beta, args.temperature, args.prior, args.seed) == (0.1, None, None, 0)

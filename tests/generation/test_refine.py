@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from crystalvae.errors import ConfigError
-from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
+from crystalvae.generation import (
+    Constraints,
+    Refinement,
+    SamplingOptions,
+    decode,
+    generate,
+)
+from crystalvae.generation import refine as refine_module
 from crystalvae.generation.refine import refine
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.distance import check_distance, check_radii
@@ -72,7 +79,6 @@ def test_what_the_refiner_doubts_is_drawn_again(model):
     free = draw(model, SOME, options, max_atoms=3)
     good = free.complete & ~free.collides
     assert (free.residual[good] > 0).all()
-    assert (free.residual[~good] == 0).all()
     limit = float(free.residual[good & free.residual.isfinite()].median())
     strict = draw(model, dataclasses.replace(SOME, limit=limit), options, 3)
     usable = strict.complete & ~strict.collides
@@ -113,12 +119,12 @@ def test_a_model_without_a_refiner_says_so(tiny_model):
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(ConfigError):
-        Refinement(passes=-1)
-    with pytest.raises(ConfigError):
-        Refinement(noise=0.0)
-    with pytest.raises(ConfigError):
-        Refinement(limit=0.0)
+    for wrong in ("passes", "repeats", "noise", "strain", "limit", "repeat_noise"):
+        with pytest.raises(ConfigError, match=wrong):
+            Refinement(**{wrong: -1})
+    for wrong, value in (("passes", 10**19), ("noise", 1e-50), ("strain", 1e300)):
+        with pytest.raises(ConfigError, match=wrong):
+            Refinement(**{wrong: value})
 
 
 def test_nothing_to_refine_is_no_error(model):
@@ -133,27 +139,104 @@ def apart(model):
     model.refiner.out[1].bias.data = torch.tensor([-2.0, 1.0])
 
 
+ONCE = dataclasses.replace(HOT, restarts=0)
+
+
 def test_atoms_on_top_of_each_other_come_apart(model):
     apart(model)
-    once = dataclasses.replace(HOT, restarts=0)
-    before = draw(model, None, once)
+    before = draw(model, None, ONCE)
     stuck = before.complete & before.collides
-    again = Refinement(passes=4, noise=0.3, repeats=6, repeat_noise=0.5)
-    after = draw(model, again, once)
-    healed = stuck & ~after.collides
-    assert int(healed.sum()) > 0
-    for crystal, usable in zip(after.crystals(), healed.tolist()):
+    healed = []
+    for repeats in (0, 6):
+        again = Refinement(passes=4, noise=0.3, repeats=repeats, repeat_noise=0.5)
+        after = draw(model, again, ONCE)
+        healed.append(stuck & ~after.collides)
+    assert int(healed[1].sum()) > int(healed[0].sum())
+    for crystal, usable in zip(after.crystals(), healed[1].tolist()):
         if usable:
             assert check_radii(Candidate.of(crystal)).passed
     unhealed = stuck & after.collides
     assert torch.equal(before.frac_coords[unhealed], after.frac_coords[unhealed])
 
 
-def test_more_descents_leave_less_above_the_limit(model):
+def test_who_mends_drafts_does_not_abandon_them(model, monkeypatch):
     apart(model)
-    once = dataclasses.replace(HOT, restarts=0)
-    doubted = []
-    for repeats in (0, 8):
-        how = Refinement(passes=2, noise=0.2, limit=3.0, repeats=repeats)
-        doubted.append(int(how.doubts(draw(model, how, once).residual).sum()))
-    assert doubted[1] < doubted[0]
+    asked = []
+    placer = decode.SitePlacer
+
+    def spy(run, abandon):
+        asked.append(abandon)
+        return placer(run, abandon)
+
+    monkeypatch.setattr(decode, "SitePlacer", spy)
+    for repeats, abandons in ((0, True), (2, False)):
+        asked.clear()
+        draw(model, dataclasses.replace(SOME, repeats=repeats))
+        assert asked[0] is abandons
+
+
+def test_what_is_good_enough_descends_once(model):
+    apart(model)
+    one = Refinement(passes=2, noise=0.2, limit=3.0)
+    few, many = (draw(model, dataclasses.replace(one, repeats=n), ONCE) for n in (0, 4))
+    good = ~one.doubts(few.residual) & few.complete
+    assert int(good.sum()) > 5
+    for name in ("lattice", "frac_coords", "residual"):
+        assert torch.equal(getattr(few, name)[good], getattr(many, name)[good])
+    assert int(one.doubts(many.residual).sum()) < int(one.doubts(few.residual).sum())
+
+
+def test_no_descent_makes_a_crystal_worse(model):
+    apart(model)
+    one = Refinement(passes=2, noise=0.2, limit=0.5)
+    last = draw(model, one, ONCE)
+    for repeats in (1, 3, 6):
+        more = draw(model, dataclasses.replace(one, repeats=repeats), ONCE)
+        assert (more.residual <= last.residual)[last.complete].all()
+        last = more
+
+
+def test_repeats_expect_their_own_noise(model):
+    hot = Refinement(passes=2, noise=0.2, limit=0.5, repeats=1)
+    changes = ({"repeat_noise": 1.0}, {"repeat_strain": 0.2})
+    plain = draw(model, hot, ONCE)
+    for change in changes:
+        other = draw(model, dataclasses.replace(hot, **change), ONCE)
+        assert not torch.equal(plain.frac_coords, other.frac_coords)
+
+
+def test_chunks_change_nothing(model, monkeypatch):
+    whole = draw(model, SOME, ONCE)
+    monkeypatch.setattr(refine_module, "CHUNK", {"cpu": 7})
+    parts = draw(model, SOME, ONCE)
+    good = whole.complete & whole.residual.isfinite()
+    torch.testing.assert_close(parts.lattice[good], whole.lattice[good])
+    torch.testing.assert_close(
+        parts.residual[good], whole.residual[good], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_without_a_limit_only_collisions_are_drawn_again(model, monkeypatch):
+    model.refiner.out[1].bias.data[:] = torch.nan
+    drawn = []
+    refined = decode.refine
+
+    def spy(refiner, found, how, min_distance):
+        drawn.append(int((found.collides | ~found.complete).sum()))
+        drawn.append(len(found))
+        refined(refiner, found, how, min_distance)
+
+    monkeypatch.setattr(decode, "refine", spy)
+    draw(model, SOME)
+    collided, _, again = drawn[0], drawn[1], drawn[3] if len(drawn) > 2 else 0
+    assert again == HOT.restart_copies * collided
+
+
+def test_the_stop_bias_shifts_the_number_of_elements(model):
+    sizes = []
+    for bias in (-3.0, 0.0, 3.0):
+        found = draw(model, None, dataclasses.replace(ONCE, stop_bias=bias))
+        sizes.append(float((found.element > 0).sum(1).float().mean()))
+    assert sizes[0] > sizes[1] > sizes[2]
+    with pytest.raises(ConfigError, match="finite"):
+        SamplingOptions(stop_bias=float("nan"))

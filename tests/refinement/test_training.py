@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -132,6 +133,9 @@ def test_levels_of_noise_go_together_as_far_as_they_are_coupled():
         assert sigma.max() <= options.max_noise
         assert options.min_strain <= tau.min()
         assert tau.max() <= options.max_strain
+        if coupling in (0.0, 1.0):
+            place = (tau / options.min_strain).log() / math.log(0.2 / 0.003)
+            assert abs(float(place.quantile(0.9)) - 0.9) < 0.03
         together = torch.corrcoef(torch.stack([sigma.log(), tau.log()]))[0, 1]
         assert least <= together <= most + 1e-6
     with pytest.raises(ValueError, match="coupling"):
@@ -251,3 +255,15 @@ def test_a_damaged_refiner_is_named(tmp_path, damage):
         file.write_text(text)
     with pytest.raises(CheckpointError, match="the refiner in"):
         load_refiner(tmp_path)
+
+
+def test_a_run_from_before_a_new_field_can_be_resumed(tmp_path, dataset):
+    output = tmp_path / "run"
+    train(run_config(dataset, 1), output)
+    state = torch.load(output / "last.pt", weights_only=True)
+    saved = json.loads(state["config"])
+    del saved["training"]["coupling"]
+    torch.save(state | {"config": json.dumps(saved)}, output / "last.pt")
+    train(run_config(dataset, 1), output, resume=True)
+    with pytest.raises(CheckpointError, match="another config"):
+        train(run_config(dataset, 1, coupling=0.5), output, resume=True)
