@@ -160,7 +160,7 @@ def part_temperatures(text: str) -> dict[str, float]:
 
 
 def refine_settings(text: str) -> dict[str, float | None]:
-    """Field of :class:`~crystalvae.generation.Refinement` → value, None for inf.
+    """Field of :class:`~crystalvae.generation.Refinement` → value, None for limit=inf.
 
     Raises:
         argparse.ArgumentTypeError: it is not of the form ``passes=3,limit=inf``.
