@@ -111,7 +111,9 @@ def main() -> None:
         label = "reconstruction" if found["search"] else "reconstruction_one_pass"
         metrics[label] = {k: found[k] for k in (*kept, "beta", "matcher")}
     if args.generation:
-        metrics["generation"] = json.loads(args.generation.read_text())
+        found = json.loads(args.generation.read_text())
+        found["settings"]["input"] = args.name
+        metrics["generation"] = found
     content["card"] = card
     file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"{target}: {sum(p.stat().st_size for p in target.iterdir()) / 1e6:.1f} MB")

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -203,6 +204,12 @@ def test_help_is_quick_and_quiet():
     )
     assert done.returncode == 0
     assert not done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(shipped_models()))
+def test_a_shipped_card_names_no_path_of_a_machine(name):
+    for file in find_model(name).glob("*.json"):
+        assert not re.search(r'"(/|[A-Z]:)', file.read_text())
 
 
 @pytest.mark.parametrize("name", sorted(shipped_models()))
