@@ -35,9 +35,9 @@ class SamplingOptions:
     """Redraws of a site that collides, before it is given up."""
     restarts: int = 3
     """Rounds in which crystals with atoms too close, or which the refiner doubts, are
-    decoded anew from their z. The
-    first round keeps composition and group, the second the composition: drawing these
-    anew at once would favour small crystals, which collide least."""
+    decoded anew from their z. The first round keeps composition and group, the second
+    the composition: drawing these anew at once would favour small crystals, which
+    collide least."""
     restart_temperature: float = 0.0
     """Least temperature of those rounds; above 0, greedy decoding has them as well."""
     restart_copies: int = 3

@@ -103,9 +103,8 @@ def _descend(
     )
     data = refiner.graph(sites, lattice, moved)
     residual = refiner.residual(data, sites, lattice, moved)
-    lost = (~torch.isfinite(moved).all(1)).float()
-    lost = torch.zeros_like(residual).index_add_(0, sites.owner, lost) > 0
-    sound = torch.isfinite(residual) & ~lost
+    lost = ~torch.isfinite(moved).all(1)
+    sound = torch.isfinite(residual) & ~_any_site(lost, data)
     coords[mask] = moved
     found.lattice[rows[sound]] = lattice[sound]
     found.frac_coords[rows[sound]] = coords[sound]
@@ -116,5 +115,10 @@ def _touches(data: Data, limits: Tensor) -> Tensor:
     """Whether atoms of a crystal are closer than ``limits`` allow, ``(B,)``."""
     source = data.species[data.edge_index[0]].view_as(data.distance)
     close = (data.distance < limits[data.species[:, None], source]).any(1)
-    hits = torch.zeros(data.num_crystals, device=close.device)
-    return hits.index_add_(0, data.owner, close.float()) > 0
+    return _any_site(close, data)
+
+
+def _any_site(flags: Tensor, data: Data) -> Tensor:
+    """Which crystals ``(B,)`` have a site that is flagged, from ``(N,)``."""
+    hits = torch.zeros(data.num_crystals, device=flags.device)
+    return hits.index_add_(0, data.owner, flags.float()) > 0

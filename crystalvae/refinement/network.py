@@ -178,6 +178,22 @@ class Refiner(nn.Module):
         common = torch.einsum("bij,bj->bi", self.shift_projector[number], mean)
         return shift - common[sites.owner]
 
+    def shift(
+        self,
+        sites: Sites,
+        lattice: Tensor,
+        coords: Tensor,
+        moved: Tensor,
+        limited: bool = True,
+    ) -> Tensor:
+        """The coordinates of :meth:`move`, the cell as it is."""
+        if limited:
+            moved = _at_most(moved, self.config.max_shift)
+        inverse = torch.linalg.inv(lattice)
+        shift = torch.einsum("ni,nij->nj", moved, inverse[sites.owner])
+        number = sites.number[sites.owner]
+        return self.tables.project(number, sites.wyckoff, coords + shift)
+
     def move(
         self,
         sites: Sites,
@@ -202,16 +218,11 @@ class Refiner(nn.Module):
             New lattices, within :func:`~crystalvae.geometry.lattice.bound_coords` and
             the old ones where the new ones are no lattices, and coordinates.
         """
-        config = self.config
-        if limited:
-            moved = _at_most(moved, config.max_shift)
-        inverse = torch.linalg.inv(lattice)
-        shift = torch.einsum("ni,nij->nj", moved, inverse[sites.owner])
-        number = sites.number[sites.owner]
-        placed = self.tables.project(number, sites.wyckoff, coords + shift)
+        placed = self.shift(sites, lattice, coords, moved, limited)
         strain = self.project_strain(sites.number, lattice, strain)
         if limited:
-            strain = _at_most(strain.flatten(1), config.max_strain).view_as(strain)
+            largest = self.config.max_strain
+            strain = _at_most(strain.flatten(1), largest).view_as(strain)
         metric = lattice @ torch.matrix_exp(2 * strain) @ lattice.mT
         metric = 0.5 * (metric + metric.mT)
         sound = torch.isfinite(metric).flatten(1).all(1)
@@ -284,7 +295,7 @@ class Refiner(nn.Module):
         """
         one = torch.ones_like(lattice[:, 0, 0])
         moved, strain = self(data, RESIDUAL_NOISE * one, RESIDUAL_STRAIN * one)
-        _, placed = self.move(sites, lattice, coords, moved, torch.zeros_like(strain))
+        placed = self.shift(sites, lattice, coords, moved)
         shift = self.centre(sites, data.share, torus_difference(placed, coords))
         shift = torch.einsum("ni,nij->nj", shift, lattice[sites.owner])
         squared = data.share * shift.square().sum(1) / RESIDUAL_NOISE**2
