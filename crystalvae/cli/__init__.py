@@ -23,6 +23,7 @@ VERBS = (
     "substitute",
     "train",
     "train-refiner",
+    "calibrate",
     "info",
     "datasets",
 )

@@ -130,6 +130,13 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
         help="added to the log odds that a composition ends, above 0 for fewer "
         "elements (the model's own without --temperature)",
     )
+    parser.add_argument(
+        "--element-bias",
+        type=element_biases,
+        metavar="SYMBOL=B,...",
+        help="added to the log odds of elements, such as Li=1,Pb=-2 for more lithium "
+        "and less lead, on top of the model's own",
+    )
     add_refine_option(parser)
     parser.add_argument(
         "--prior", choices=("gaussian", "flow"), help="of the latent (the model's own)"
@@ -157,6 +164,15 @@ def part_temperatures(text: str) -> dict[str, float]:
         argparse.ArgumentTypeError: it is not of that form.
     """
     return _named_numbers(text, "PART=TEMPERATURE", number)
+
+
+def element_biases(text: str) -> dict[str, float]:
+    """Symbol → bias from ``Li=1,Pb=-2``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of that form.
+    """
+    return _named_numbers(text, "SYMBOL=B", finite)
 
 
 def refine_settings(text: str) -> dict[str, float | None]:
@@ -195,5 +211,6 @@ def draw_options(args: argparse.Namespace) -> dict:
         "temperature": args.temperature,
         "part_temperature": args.part_temperature,
         "stop_bias": args.stop_bias,
+        "element_bias": args.element_bias,
         "refine": args.refine,
     }

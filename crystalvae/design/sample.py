@@ -63,6 +63,7 @@ def sampling_defaults(
     temperature: float | None = None,
     part_temperature: dict[str, float] | None = None,
     stop_bias: float | None = None,
+    element_bias: dict[str, float] | None = None,
     refine: dict[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """How to draw: what is asked for, and otherwise what the model's card recommends.
@@ -74,6 +75,7 @@ def sampling_defaults(
         part_temperature: exceptions for parts of the crystal.
         stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; the card's is
             one of its exceptions.
+        element_bias: likewise, but added to the card's.
         refine: of :func:`refinement_of`.
 
     Returns:
@@ -85,6 +87,8 @@ def sampling_defaults(
         part_temperature = exceptions.get("part_temperature", {})
     if stop_bias is None:
         stop_bias = exceptions.get("stop_bias", 0.0)
+    biases = Counter(exceptions.get("element_bias", {}))
+    biases.update(element_bias or {})
     if beta is None:
         beta = chosen.get("beta", model.config.latent.beta_max)
     if temperature is None:
@@ -94,6 +98,7 @@ def sampling_defaults(
         "temperature": float(temperature),
         "part_temperature": dict(part_temperature),
         "stop_bias": float(stop_bias),
+        "element_bias": dict(biases),
         "refine": asdict(refinement_of(model, refine)),
     }
 
@@ -141,6 +146,7 @@ def draws(
     temperature: float | None = None,
     part_temperature: dict[str, float] | None = None,
     stop_bias: float | None = None,
+    element_bias: dict[str, float] | None = None,
     refine: dict[str, float | None] | None = None,
     top_p: float = 1.0,
     constraints: Constraints | None = None,
@@ -159,6 +165,7 @@ def draws(
         part_temperature: exceptions for parts of the crystal, by the names of
             :data:`crystalvae.decoder.PARTS`; None likewise.
         stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; None likewise.
+        element_bias: of the same, on top of the card's.
         refine: of :func:`refinement_of`; None likewise.
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
@@ -171,12 +178,14 @@ def draws(
         temperature=temperature,
         part_temperature=part_temperature,
         stop_bias=stop_bias,
+        element_bias=element_bias,
         refine=refine,
     )
     options = SamplingOptions(
         temperature=how["temperature"],
         part_temperature=how["part_temperature"],
         stop_bias=how["stop_bias"],
+        element_bias=how["element_bias"],
         top_p=top_p,
     )
     refinement = Refinement(**how["refine"])

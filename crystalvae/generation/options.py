@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from ase.data import atomic_numbers as ELEMENTS
 from torch import Tensor
 
 from crystalvae.decoder import PARTS
@@ -31,6 +32,9 @@ class SamplingOptions:
     stop_bias: float = 0.0
     """Added to the logit of the end of a composition, before the temperature. Lower
     temperatures of other parts shift the numbers of elements; this shifts them back."""
+    element_bias: dict[str, float] = field(default_factory=dict)
+    """Added to the logits of elements, before the temperature; what is not named has
+    0. See :func:`crystalvae.training.calibrate.calibrate_elements`."""
     attempts: int = 6
     """Redraws of a site that collides, before it is given up."""
     restarts: int = 3
@@ -49,6 +53,11 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         if not math.isfinite(self.stop_bias):
             raise ConfigError("the stop bias is a finite number")
+        for symbol, bias in self.element_bias.items():
+            if ELEMENTS.get(symbol, 0) < 1:
+                raise ConfigError(f"element bias: no element {symbol!r}")
+            if not math.isfinite(bias):
+                raise ConfigError(f"element bias: {symbol} needs a finite number")
         unknown = set(self.part_temperature) - set(PARTS)
         if unknown:
             raise ConfigError(
