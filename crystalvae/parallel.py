@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any
 
 from crystalvae.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 Chunk = tuple[int, list[Any]]
 Work = Callable[[list[Any]], list[Any]]
@@ -67,6 +73,66 @@ def process_map(num_workers: int | None, pays: bool) -> Iterator[Callable]:
         return
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
         yield pool.map
+
+
+def forks() -> bool:
+    """Whether processes start as copies of this one, at once and with all it has.
+
+    As torch's DataLoader does it on Linux: what a copy computes has one thread.
+    """
+    return sys.platform == "linux"
+
+
+def ordered_map(
+    work: Callable[[int], Any], numbers: Iterable[int], num_workers: int
+) -> Iterator[Any]:
+    """``work`` of each number, in their order, computed ahead in processes.
+
+    Args:
+        work: what is done, where processes do not fork picklable.
+        numbers: what it is given; need not end.
+        num_workers: processes; 1 is this one, nothing is computed ahead then. When one
+            of them is killed, this process goes on alone.
+    """
+    numbers, waiting = iter(numbers), deque()
+    if num_workers > 1:
+        executor = ProcessPoolExecutor(
+            num_workers,
+            mp_context=get_context("fork" if forks() else "spawn"),
+            initializer=_take,
+            initargs=(work,),
+        )
+        try:
+            waiting.extend(islice(numbers, num_workers + 1))
+            ahead = deque(executor.submit(_call, number) for number in waiting)
+            while waiting:
+                result = ahead.popleft().result()
+                for number in islice(numbers, 1):
+                    waiting.append(number)
+                    ahead.append(executor.submit(_call, number))
+                waiting.popleft()
+                yield result
+        except BrokenProcessPool:
+            logger.warning("a process was killed; going on with one, which is slower")
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+    yield from map(work, chain(waiting, numbers))
+
+
+_work: Callable[[int], Any]
+
+
+def _take(work: Callable[[int], Any]) -> None:
+    global _work
+    import torch
+
+    _quiet()
+    torch.set_num_threads(1)
+    _work = work
+
+
+def _call(number: int) -> Any:
+    return _work(number)
 
 
 def run_chunks(

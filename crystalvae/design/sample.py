@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from crystalvae.config import from_dict
 from crystalvae.errors import CrystalVAEError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
+from crystalvae.parallel import forks, num_cores, ordered_map
 from crystalvae.screening.base import Candidate, CheckResult
 from crystalvae.screening.checks import DEFAULT, first_failure, run_checks
 
@@ -27,6 +30,8 @@ logger = logging.getLogger(__name__)
 BATCH = 1024
 FEW = 256
 """Crystals up to which a second batch for those that fall costs little."""
+SPAWN_PAYS = 4096
+"""Crystals from which several processes pay where each has to import all anew."""
 SPARE = 1.15
 """Draws for each crystal that is to pass the checks."""
 MAX_DRAWS_PER_CRYSTAL = 50
@@ -138,7 +143,65 @@ def batch_size_for(num: int, checked: bool = False) -> int:
     return min(BATCH, max(16, num))
 
 
-def draws(
+def workers_for(model: CrystalVAE, num: int, batch_size: int) -> int:
+    """Processes with which drawing takes least time.
+
+    Args:
+        model: the model; on a GPU one process is best.
+        num: crystals wanted.
+        batch_size: latent vectors decoded together.
+    """
+    if model.device.type != "cpu" or (num < SPAWN_PAYS and not forks()):
+        return 1
+    return min(num_cores(), math.ceil(num / batch_size))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of draws by their numbers; the n-th one does not depend on the others."""
+
+    model: CrystalVAE
+    """The model."""
+    seed: int
+    """Any integer."""
+    batch_size: int
+    """Latent vectors decoded together."""
+    beta: float
+    """The knob."""
+    options: SamplingOptions
+    """How to draw."""
+    refinement: Refinement
+    """How to refine."""
+    constraints: Constraints | None = None
+    """What must hold."""
+    prior: str | None = None
+    """``gaussian`` or ``flow``; None is the model's own."""
+    checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None
+    """What is asked of each crystal; None leaves it out."""
+
+    def __call__(
+        self, number: int
+    ) -> list[tuple[AsymmetricUnit | None, dict[str, CheckResult]]]:
+        """Crystals, None for one that could not be completed, and their checks."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        z = self.model.prior_sample(
+            self.batch_size, beta=self.beta, generator=generator, prior=self.prior
+        )
+        crystals = generate(
+            self.model,
+            z,
+            beta=self.beta,
+            options=self.options,
+            constraints=self.constraints,
+            refinement=self.refinement,
+            generator=generator,
+        ).crystals()
+        if self.checks is None:
+            return [(crystal, {}) for crystal in crystals]
+        return [(c, {} if c is None else self.checks(c)) for c in crystals]
+
+
+def batches(
     model: CrystalVAE,
     *,
     seed: int = 0,
@@ -152,10 +215,9 @@ def draws(
     constraints: Constraints | None = None,
     prior: str | None = None,
     batch_size: int = BATCH,
-) -> Iterator[AsymmetricUnit | None]:
-    """Endless raw draws; None for one that could not be completed.
-
-    The n-th draw depends on the seed, n and the options only.
+    checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None,
+) -> Batches:
+    """Draws in batches.
 
     Args:
         model: the model.
@@ -171,6 +233,7 @@ def draws(
         constraints: what must hold.
         prior: ``gaussian`` or ``flow``; None is the model's own.
         batch_size: latent vectors decoded together.
+        checks: what is asked of each crystal.
     """
     how = sampling_defaults(
         model,
@@ -181,53 +244,77 @@ def draws(
         element_bias=element_bias,
         refine=refine,
     )
-    options = SamplingOptions(
-        temperature=how["temperature"],
-        part_temperature=how["part_temperature"],
-        stop_bias=how["stop_bias"],
-        element_bias=how["element_bias"],
-        top_p=top_p,
+    kept = ("temperature", "part_temperature", "stop_bias", "element_bias")
+    return Batches(
+        model=model,
+        seed=seed,
+        batch_size=batch_size,
+        beta=how["beta"],
+        options=SamplingOptions(**{name: how[name] for name in kept}, top_p=top_p),
+        refinement=Refinement(**how["refine"]),
+        constraints=constraints,
+        prior=prior,
+        checks=checks,
     )
-    refinement = Refinement(**how["refine"])
-    batch = 0
-    while True:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + batch)
-        z = model.prior_sample(
-            batch_size, beta=how["beta"], generator=generator, prior=prior
-        )
-        found = generate(
-            model,
-            z,
-            beta=how["beta"],
-            options=options,
-            constraints=constraints,
-            refinement=refinement,
-            generator=generator,
-        )
-        yield from found.crystals()
-        batch += 1
+
+
+def draws(
+    model: CrystalVAE, *, num_workers: int = 1, **options
+) -> Iterator[AsymmetricUnit | None]:
+    """Endless raw draws; None for one that could not be completed.
+
+    The n-th draw depends on the seed, n and the options only.
+
+    Args:
+        model: the model.
+        num_workers: processes that draw ahead; 1 is this one.
+        **options: of :func:`batches`.
+    """
+    for batch in ordered_map(batches(model, **options), count(), num_workers):
+        yield from (crystal for crystal, _ in batch)
+
+
+def raw_draws(
+    model: CrystalVAE, num: int, *, num_workers: int | None = None, **options
+) -> list[AsymmetricUnit | None]:
+    """The first of the :func:`draws`, in batches that suit their number.
+
+    Args:
+        model: the model.
+        num: how many.
+        num_workers: processes; None is one a core where they save time.
+        **options: of :func:`batches`.
+    """
+    size = options.pop("batch_size", None) or batch_size_for(num)
+    numbers = range(math.ceil(num / size))
+    if num_workers is None:
+        num_workers = workers_for(model, num, size)
+    each = ordered_map(batches(model, batch_size=size, **options), numbers, num_workers)
+    return [crystal for batch in each for crystal, _ in batch][:num]
 
 
 def draw_checked(
     model: CrystalVAE,
     num: int,
     *,
-    seed: int = 0,
     raw: bool = False,
     progress: bool = False,
     max_draws: int | None = None,
+    num_workers: int | None = None,
     **options,
 ) -> tuple[list[Draw], DrawReport]:
     """Draw until ``num`` crystals pass the checks.
 
+    The same options and seed give the same crystals, whatever the number of workers.
+
     Args:
         model: the model.
         num: crystals wanted.
-        seed: any integer; the same seed gives the same crystals.
         raw: keep every complete draw among the first ``num``, whatever the checks say.
         progress: show a bar on stderr.
         max_draws: give up after so many; None is 50 a crystal.
-        **options: of :func:`draws`.
+        num_workers: processes; None is one a core where they save time.
+        **options: of :func:`batches`.
 
     Returns:
         The crystals with their checks, and the account of all draws. Fewer than
@@ -240,17 +327,32 @@ def draw_checked(
     kept: list[Draw] = []
     report = DrawReport()
     size = options.pop("batch_size", None) or batch_size_for(num, checked=not raw)
+    each = batches(
+        model,
+        batch_size=size,
+        checks=partial(check_crystal, stop_at_failure=not raw),
+        **options,
+    )
+
+    def drawn() -> Iterator[tuple[AsymmetricUnit | None, dict[str, CheckResult]]]:
+        # in rounds of as many batches as are likely to be enough
+        start, share = 0, 1.0 if raw else 1 / SPARE
+        while len(kept) < num and report.draws < limit:
+            enough = math.ceil((num - len(kept)) / share / size)
+            stop = min(start + min(enough, 2 * start or enough), math.ceil(limit / size))
+            workers = num_workers or workers_for(model, (stop - start) * size, size)
+            for batch in ordered_map(each, range(start, stop), workers):
+                yield from batch
+            start, share = stop, max(len(kept), 1) / report.draws
+
     with tqdm(total=num, unit="crystal", disable=None if progress else True) as bar:
-        for index, crystal in enumerate(
-            draws(model, seed=seed, batch_size=size, **options)
-        ):
+        for index, (crystal, results) in enumerate(drawn()):
             if len(kept) >= num or index >= limit:
                 break
             report.draws += 1
             if crystal is None:
                 report.fallen["incomplete"] += 1
                 continue
-            results = check_crystal(crystal, stop_at_failure=not raw)
             failed = first_failure(results)
             if failed is not None:
                 report.fallen[failed] += 1

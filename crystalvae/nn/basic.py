@@ -57,6 +57,10 @@ def rows_of(mask: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([rows, rows[:1].expand(surplus)]), counts
 
 
+LARGEST_EXPONENT = 80.0
+"""Where Gaussians end: e^-80 is still a normal number, and smaller ones are slow."""
+
+
 class RadialBasis(nn.Module):
     """Gaussians on a distance, with the smooth cutoff that makes k-NN graphs exact.
 
@@ -87,7 +91,8 @@ class RadialBasis(nn.Module):
         Returns:
             Basis values ``(N, K, num_basis)`` and envelope ``(N, K, 1)``.
         """
-        basis = torch.exp(-(((distance[..., None] - self.centres) / self.width) ** 2))
+        exponent = ((distance[..., None] - self.centres) / self.width).square()
+        basis = torch.exp(-exponent.clamp(max=LARGEST_EXPONENT))
         cut = distance[..., -1:].clamp(max=self.cutoff)
         ratio = (distance / cut).clamp(max=1.0)
         return basis, (0.5 * (torch.cos(math.pi * ratio) + 1))[..., None]

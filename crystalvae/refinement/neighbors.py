@@ -50,7 +50,8 @@ def _counted(size: Tensor) -> tuple[Tensor, Tensor]:
     """Owner and place within the owner of Σ ``size`` things."""
     owner = torch.repeat_interleave(size)
     start = size.cumsum(0) - size
-    return owner, torch.arange(len(owner), device=size.device) - start[owner]
+    place = torch.arange(len(owner), device=size.device)
+    return owner, place - start.index_select(0, owner)
 
 
 def orbit_neighbors(
@@ -117,16 +118,16 @@ def orbit_neighbors(
     delta = torch.einsum("pi,pij->pj", delta - torch.round(delta), cell[here])
     image_start = images.cumsum(0) - images
     pair, rank = _counted(images[here])
-    vector = delta[pair] + shift[image_start[here][pair] + rank]
+    image = image_start[here].index_select(0, pair) + rank
+    vector = delta.index_select(0, pair) + shift.index_select(0, image)
     distance = vector.square().sum(-1).clamp(min=1e-12).sqrt()
-    centre, atom = site_of_pair[pair], atom_of_pair[pair]
-    here = here[pair]
+    centre, atom = (t.index_select(0, pair) for t in (site_of_pair, atom_of_pair))
+    here = here.index_select(0, pair)
     # the first atom of each site is its representative; its zero image comes in the
     # middle of all images
-    own = (first_atom[site_of_pair] == atom_of_pair)[pair] & (
-        rank == (images[here] - 1) // 2
-    )
-    near = ((distance < reach[here]) & ~own).nonzero().squeeze(1)
+    first = (first_atom[site_of_pair] == atom_of_pair).index_select(0, pair)
+    own = first & (rank == (images.index_select(0, here) - 1) // 2)
+    near = ((distance < reach.index_select(0, here)) & ~own).nonzero().squeeze(1)
 
     key = centre[near].double() * 1e3 + distance[near].double()
     near = near[key.argsort()]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from crystalvae.encoders.gated import GatedConvolution
+from crystalvae.encoders.gated import GatedConvolution, joint_states
 from crystalvae.encoders.moment import NeighborMoments
 from crystalvae.geometry.lattice import (
     bound_coords,
@@ -151,9 +151,9 @@ class Refiner(nn.Module):
         state = self.species(data.species) + level[data.owner]
         for layer in self.layers:
             state = layer(state, data, edge, envelope)
-        source = self.source(state)[data.edge_index[0]]
-        hidden = self.edge(edge) + self.target(state)[:, None]
-        weight = self.out(hidden + source.view_as(hidden)).float() * envelope
+        source = self.source(state).index_select(0, data.edge_index[0])
+        joint = joint_states(source, self.target(state), edge, self.edge)
+        weight = self.out(joint).float() * envelope
         moved = (weight[..., :1] * data.direction).sum(1) * sigma[data.owner][:, None]
         outer = data.direction[..., :, None] * data.direction[..., None, :]
         pull = (weight[..., 1, None, None] * outer).sum(1) * data.share[:, None, None]
