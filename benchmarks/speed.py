@@ -9,15 +9,13 @@ import argparse
 import statistics
 import tempfile
 import time
-from itertools import islice
 from pathlib import Path
-
-import torch
 
 from crystalvae.data.prepare import prepare
 from crystalvae.design.output import describe, write_crystals
-from crystalvae.design.sample import check_crystal, draws
+from crystalvae.design.sample import draw_checked, raw_draws
 from crystalvae.model import CrystalVAE
+from crystalvae.parallel import num_cores
 
 
 def median_rate(count: int, work) -> float:
@@ -38,21 +36,20 @@ def main() -> None:
     model = CrystalVAE.from_pretrained(args.model)
 
     def decode(run: int) -> list:
-        return list(islice(draws(model, seed=run, batch_size=1024), args.n))
+        return raw_draws(model, args.n, seed=run)
 
     def to_files(run: int) -> None:
-        crystals = [c for c in decode(run) if c is not None]
-        rows = []
-        for crystal in crystals:
-            results = check_crystal(crystal)
-            verdicts = {name: r.passed for name, r in results.items()}
-            rows.append({**describe(crystal), **verdicts})
+        kept, _ = draw_checked(model, args.n, seed=run, raw=True)
+        crystals, rows = [draw.crystal for draw in kept], []
+        for draw in kept:
+            verdicts = {name: r.passed for name, r in draw.results.items()}
+            rows.append({**describe(draw.crystal), **verdicts})
         names = [f"{i:05d}" for i in range(len(crystals))]
         with tempfile.TemporaryDirectory() as folder:
             write_crystals(Path(folder), crystals, names, rows, {})
 
     decode(99)
-    print(f"threads                     {torch.get_num_threads()}")
+    print(f"cores                       {num_cores()}")
     print(f"decoding                    {median_rate(args.n, decode):8.0f} crystals/s")
     print(
         f"decoding to checked CIFs    {median_rate(args.n, to_files):8.0f} crystals/s"

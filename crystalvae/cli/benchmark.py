@@ -37,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
     """Measure and write."""
     import json
     import random
-    from itertools import islice
 
     from tqdm import tqdm
 
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.benchmark.report import metrics_table
     from crystalvae.data.load import load_crystals, usable_crystals
     from crystalvae.design.output import open_directory, write_text
-    from crystalvae.design.sample import batch_size_for, draws, sampling_defaults
+    from crystalvae.design.sample import raw_draws, sampling_defaults
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
     from crystalvae.pretrained import CONFIG_FILE, shipped_models
@@ -65,14 +64,14 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.input in shipped_models() or (Path(args.input) / CONFIG_FILE).exists():
         model = CrystalVAE.from_pretrained(args.input, device=args.device)
-        stream = draws(
+        crystals = raw_draws(
             model,
+            args.n,
             seed=args.seed,
+            num_workers=args.workers,
             **draw_options(args),
             prior=args.prior,
-            batch_size=batch_size_for(args.n),
         )
-        crystals = list(islice(stream, args.n))
         settings |= sampling_defaults(model, **draw_options(args))
         settings |= {"prior": args.prior} if args.prior else {}
     else:

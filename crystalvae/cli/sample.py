@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--space-group", metavar="N,M-K,...", help="space-group numbers that may occur"
     )
-    add_machine_options(parser, "device", "progress")
+    add_machine_options(parser, "device", "workers", "progress")
 
 
 def parse_range(text: str, what: str) -> tuple[int, int]:
@@ -174,6 +174,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         raw=args.raw,
         progress=args.progress,
+        num_workers=args.workers,
         **draw_options(args),
         top_p=args.top_p,
         prior=args.prior,
@@ -198,7 +199,7 @@ def run(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "raw": args.raw,
         "n": args.n,
-        "batch_size": batch_size_for(args.n, checked=not args.raw),
+        "batch_size": batch_size_for(args.n, checked=not args.raw, device=model.device),
         "asked": {
             name: getattr(args, name)
             for name in ("composition", "elements", "space_group", "num_atoms", "prior")

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH = 1024
-FEW = 256
-"""Crystals up to which a second batch for those that fall costs little."""
+BATCH = {"cpu": 512, "cuda": 4096}
+"""Most latent vectors that are decoded together."""
+FEW = 64
+"""Draws that are one batch."""
+LEAST = 16
+"""Fewest latent vectors that are decoded together."""
 SPAWN_PAYS = 4096
 """Crystals from which several processes pay where each has to import all anew."""
 SPARE = 1.15
@@ -130,17 +133,23 @@ def refinement_of(
     return from_dict(Refinement, {**chosen, **asked}, "refine.")
 
 
-def batch_size_for(num: int, checked: bool = False) -> int:
+def batch_size_for(
+    num: int, *, checked: bool = False, device: torch.device | str = "cpu"
+) -> int:
     """Latent vectors to decode together where ``num`` crystals are wanted.
+
+    There is one batch or an even number, for cores are mostly even in number.
 
     Args:
         num: crystals wanted.
         checked: whether some draws will fall, so that a few more are needed.
+        device: of the model.
     """
-    if checked and num > FEW:
-        total = math.ceil(SPARE * num)
-        return math.ceil(total / math.ceil(total / BATCH))
-    return min(BATCH, max(16, num))
+    total = math.ceil(SPARE * num) if checked else num
+    if total <= FEW:
+        return max(LEAST, total)
+    most = BATCH.get(torch.device(device).type, BATCH["cpu"])
+    return math.ceil(total / (2 * math.ceil(total / (2 * most))))
 
 
 def workers_for(model: CrystalVAE, num: int, batch_size: int) -> int:
@@ -214,7 +223,7 @@ def batches(
     top_p: float = 1.0,
     constraints: Constraints | None = None,
     prior: str | None = None,
-    batch_size: int = BATCH,
+    batch_size: int = BATCH["cpu"],
     checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None,
 ) -> Batches:
     """Draws in batches.
@@ -285,7 +294,7 @@ def raw_draws(
         num_workers: processes; None is one a core where they save time.
         **options: of :func:`batches`.
     """
-    size = options.pop("batch_size", None) or batch_size_for(num)
+    size = options.pop("batch_size", None) or batch_size_for(num, device=model.device)
     numbers = range(math.ceil(num / size))
     if num_workers is None:
         num_workers = workers_for(model, num, size)
@@ -305,7 +314,8 @@ def draw_checked(
 ) -> tuple[list[Draw], DrawReport]:
     """Draw until ``num`` crystals pass the checks.
 
-    The same options and seed give the same crystals, whatever the number of workers.
+    The same options and seed give the same crystals up to rounding (some 1e-5 Å),
+    whatever the number of workers.
 
     Args:
         model: the model.
@@ -326,7 +336,9 @@ def draw_checked(
     limit = num if raw else max_draws or MAX_DRAWS_PER_CRYSTAL * max(num, 20)
     kept: list[Draw] = []
     report = DrawReport()
-    size = options.pop("batch_size", None) or batch_size_for(num, checked=not raw)
+    size = options.pop("batch_size", None) or batch_size_for(
+        num, checked=not raw, device=model.device
+    )
     each = batches(
         model,
         batch_size=size,
@@ -339,11 +351,11 @@ def draw_checked(
         start, share = 0, 1.0 if raw else 1 / SPARE
         while len(kept) < num and report.draws < limit:
             enough = math.ceil((num - len(kept)) / share / size)
-            stop = min(start + min(enough, 2 * start or enough), math.ceil(limit / size))
-            workers = num_workers or workers_for(model, (stop - start) * size, size)
-            for batch in ordered_map(each, range(start, stop), workers):
+            more = min(enough, 2 * start or enough, math.ceil(limit / size) - start)
+            workers = num_workers or workers_for(model, more * size, size)
+            for batch in ordered_map(each, range(start, start + more), workers):
                 yield from batch
-            start, share = stop, max(len(kept), 1) / report.draws
+            start, share = start + more, max(len(kept), 1) / report.draws
 
     with tqdm(total=num, unit="crystal", disable=None if progress else True) as bar:
         for index, (crystal, results) in enumerate(drawn()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from crystalvae.batch import CrystalStore
 from crystalvae.benchmark.generation import benchmark_valid
 from crystalvae.decoder import PARTS
 from crystalvae.design.reconstruct import reconstruct
-from crystalvae.design.sample import batch_size_for, draws
+from crystalvae.design.sample import raw_draws
 from crystalvae.training.validation import active_units
 
 if TYPE_CHECKING:
@@ -83,14 +82,9 @@ def tradeoff(
             right = sum(c is not None and test(c, t) for c, t in again)
             row[name] = right / len(crystals)
         if num_draws:
-            stream = draws(
-                model,
-                seed=seed,
-                beta=value,
-                refine={"passes": 0},
-                batch_size=batch_size_for(num_draws),
+            drawn = raw_draws(
+                model, num_draws, seed=seed, beta=value, refine={"passes": 0}
             )
-            drawn = list(islice(stream, num_draws))
             kept = [crystal for crystal in drawn if crystal is not None]
             row["complete"] = len(kept) / num_draws
             row["valid"] = sum(map(benchmark_valid, kept)) / num_draws
