@@ -8,17 +8,21 @@ and decoding them did not bring them nearer to the truth, so they are left as th
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
 
 from crystalvae.design.ranking import most_drawn
-from crystalvae.design.sample import refinement_of
-from crystalvae.generation import Constraints, SamplingOptions, generate
+from crystalvae.design.sample import refinement_of, workers_for
+from crystalvae.generation import (
+    Constraints,
+    Refinement,
+    SamplingOptions,
+    generate,
+)
+from crystalvae.parallel import ordered_map
 from crystalvae.screening.uniqueness import is_known
 
 if TYPE_CHECKING:
@@ -73,7 +77,7 @@ def predict(
         refine: of :func:`crystalvae.design.sample.refinement_of`, for the model's own
             draws.
         batch_size: crystals decoded together.
-        num_workers: processes that compare draws; None is one a core.
+        num_workers: processes; None is one a core where they save time.
         advance: called with the number of crystals done.
 
     Returns:
@@ -85,35 +89,8 @@ def predict(
     warm = replace(
         greedy, temperature=TEMPERATURE if temperature is None else temperature
     )
-    refinement = refinement_of(model, refine)
-    dim = model.config.latent.dim
     found: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]
     drawn: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]
-    batches = itertools.count()
-
-    def draw(rows: list[int], options: SamplingOptions, z: Tensor | None) -> None:
-        if not rows:
-            return
-        for part in torch.arange(len(rows)).split(batch_size):
-            number = seed * 1_000_003 + next(batches)
-            generator = torch.Generator().manual_seed(number)
-            own = [rows[i] for i in part.tolist()]
-            noise = torch.randn(len(own), dim, generator=generator)
-            crystals = generate(
-                model,
-                noise if z is None else z[part],
-                beta=beta,
-                options=options,
-                constraints=constraints,
-                refinement=refinement,
-                compositions=[compositions[row] for row in own],
-                generator=generator,
-            ).crystals()
-            for row, crystal in zip(own, crystals):
-                drawn[row].append(crystal)
-            if advance is not None:
-                advance(len(own))
-
     if analogues is not None:
         most = num - num // 4
         for row, composition in enumerate(compositions):
@@ -122,8 +99,22 @@ def predict(
     missing = [num - len(own) for own in found]
     wanted = [0 if m < 1 else max(m, draws or 0) for m in missing]
     short = [row for row, count in enumerate(wanted) if count]
-    draw(short, greedy, torch.zeros(len(short), dim))
-    draw([row for row, n in enumerate(wanted) for _ in range(n - 1)], warm, None)
+    further = [row for row, n in enumerate(wanted) for _ in range(n - 1)]
+    jobs = [
+        _Job(rows[start : start + batch_size], options, at_mean)
+        for rows, options, at_mean in ((short, greedy, True), (further, warm, False))
+        for start in range(0, len(rows), batch_size)
+    ]
+    drafts = _Drafts(
+        model, compositions, jobs, seed, beta, constraints, refinement_of(model, refine)
+    )
+    workers = num_workers or workers_for(model, sum(wanted), batch_size)
+    batches = ordered_map(drafts, range(len(jobs)), workers)
+    for job, crystals in zip(jobs, batches):
+        for row, crystal in zip(job.rows, crystals):
+            drawn[row].append(crystal)
+        if advance is not None:
+            advance(len(job.rows))
     if listed is not None:
         found = _unlisted(found, listed, num_workers)
         drawn = _unlisted(drawn, listed, num_workers)
@@ -133,6 +124,45 @@ def predict(
         short = num - len(own)
         own += (more + [None] * short)[:short]
     return found
+
+
+class _Job(NamedTuple):
+    """A batch of crystals to draw."""
+
+    rows: list[int]
+    """Which composition each has."""
+    options: SamplingOptions
+    at_mean: bool
+    """Whether z is the prior's mean."""
+
+
+@dataclass(frozen=True)
+class _Drafts:
+    """Batches of crystals of given compositions by their numbers."""
+
+    model: CrystalVAE
+    compositions: Sequence[dict[int, int]]
+    jobs: list[_Job]
+    seed: int
+    beta: float
+    constraints: Constraints | None
+    refinement: Refinement
+
+    def __call__(self, number: int) -> list[AsymmetricUnit | None]:
+        job = self.jobs[number]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        dim = self.model.config.latent.dim
+        z = torch.randn(len(job.rows), dim, generator=generator)
+        return generate(
+            self.model,
+            torch.zeros_like(z) if job.at_mean else z,
+            beta=self.beta,
+            options=job.options,
+            constraints=self.constraints,
+            refinement=self.refinement,
+            compositions=[self.compositions[row] for row in job.rows],
+            generator=generator,
+        ).crystals()
 
 
 def _unlisted(
