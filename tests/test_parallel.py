@@ -1,4 +1,6 @@
 import contextlib
+import functools
+import itertools
 import os
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -7,7 +9,7 @@ import pytest
 
 from crystalvae import parallel
 from crystalvae.errors import ClusterError
-from crystalvae.parallel import TooLong, run_chunks, time_limit
+from crystalvae.parallel import TooLong, ordered_map, run_chunks, time_limit
 
 
 def work(jobs):
@@ -71,6 +73,54 @@ def test_no_scheduler_is_an_error_of_one_line():
     pytest.importorskip("distributed")
     with pytest.raises(ClusterError, match="cannot reach"):
         collect(scheduler="tcp://127.0.0.1:1")
+
+
+def place_and_process(number):
+    time.sleep(0.02 * (number % 3))
+    return number, os.getpid()
+
+
+def test_what_is_computed_ahead_comes_in_order():
+    found = list(ordered_map(place_and_process, range(5, 17), 2))
+    assert [number for number, _ in found] == list(range(5, 17))
+    processes = {process for _, process in found}
+    assert os.getpid() not in processes
+    assert len(processes) == 2
+    endless = ordered_map(place_and_process, itertools.count(), 2)
+    assert [number for number, _ in itertools.islice(endless, 4)] == [0, 1, 2, 3]
+
+
+def die_elsewhere(parent, deadly, number):
+    if number == deadly and os.getpid() != parent:
+        os._exit(1)
+    return number
+
+
+@pytest.mark.parametrize("deadly", [0, 2, 7])
+def test_a_killed_process_loses_nothing(deadly, caplog):
+    work = functools.partial(die_elsewhere, os.getpid(), deadly)
+    assert list(ordered_map(work, range(8), 2)) == list(range(8))
+    assert "a process was killed" in caplog.text
+
+
+def fail_at_three(number):
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+def test_an_error_of_another_process_arrives_here():
+    found = ordered_map(fail_at_three, range(8), 2)
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(found)
+
+
+def test_where_processes_do_not_fork_work_is_sent_to_them(monkeypatch):
+    monkeypatch.setattr(parallel, "forks", lambda: False)
+    found = list(ordered_map(place_and_process, range(3), 2))
+    assert [number for number, _ in found] == [0, 1, 2]
+    assert os.getpid() not in {process for _, process in found}
 
 
 def test_time_limit():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
+from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -156,11 +157,13 @@ def workers_for(model: CrystalVAE, num: int, batch_size: int) -> int:
     """Processes with which drawing takes least time.
 
     Args:
-        model: the model; on a GPU one process is best.
+        model: the model; on a GPU one process is best, and a daemon has no others.
         num: crystals wanted.
         batch_size: latent vectors decoded together.
     """
-    if model.device.type != "cpu" or (num < SPAWN_PAYS and not forks()):
+    if model.device.type != "cpu" or current_process().daemon:
+        return 1
+    if num < SPAWN_PAYS and not forks():
         return 1
     return min(num_cores(), math.ceil(num / batch_size))
 

@@ -1,7 +1,16 @@
+import numpy as np
 import pytest
 
-from crystalvae.design.sample import draw_checked
+from crystalvae.design.sample import (
+    batch_size_for,
+    draw_checked,
+    draws,
+    raw_draws,
+    workers_for,
+)
 from crystalvae.errors import ConfigError, CrystalVAEError
+from crystalvae.generation import Constraints
+from crystalvae.screening.base import CheckResult
 
 
 def test_what_was_found_is_kept_when_it_is_too_little(tiny_model, caplog):
@@ -21,3 +30,65 @@ def test_nothing_found_is_an_error(tiny_model, monkeypatch):
 def test_a_beta_that_was_not_trained_is_refused(tiny_model, beta):
     with pytest.raises(ConfigError, match="trained for a beta from"):
         draw_checked(tiny_model, 2, beta=beta)
+
+
+SMALL = Constraints(max_atoms=4)
+
+
+def same(crystal, other):
+    if crystal is None or other is None:
+        return crystal is other
+    return (
+        crystal.number == other.number
+        and crystal.composition == other.composition
+        and np.allclose(crystal.lattice, other.lattice, atol=1e-4)
+        and np.allclose(crystal.frac_coords, other.frac_coords, atol=1e-4)
+    )
+
+
+def test_processes_change_no_draw(tiny_model):
+    options = {"seed": 2, "batch_size": 16, "constraints": SMALL}
+    alone = raw_draws(tiny_model, 40, num_workers=1, **options)
+    several = raw_draws(tiny_model, 40, num_workers=2, **options)
+    stream = draws(tiny_model, **options)
+    assert len(alone) == len(several) == 40
+    for crystal, other, third in zip(alone, several, stream):
+        assert same(crystal, other)
+        assert same(crystal, third)
+
+
+def test_checked_draws_go_on_in_rounds_until_there_are_enough(tiny_model, monkeypatch):
+    def check(crystal, stop_at_failure):
+        return {"odd": CheckResult("odd", crystal.number % 3 == 0)}
+
+    monkeypatch.setattr("crystalvae.design.sample.check_crystal", check)
+    options = {"seed": 1, "batch_size": 8, "constraints": SMALL}
+    runs = [
+        draw_checked(tiny_model, 20, num_workers=workers, **options)
+        for workers in (1, 2)
+    ]
+    for kept, report in runs:
+        assert len(kept) == 20
+        assert 40 < report.draws == kept[-1].index + 1
+        assert report.draws == runs[0][1].draws
+    for first, second in zip(*(kept for kept, _ in runs)):
+        assert first.index == second.index
+        assert same(first.crystal, second.crystal)
+
+
+@pytest.mark.parametrize("num", [1, 60, 65, 1000, 10_000])
+def test_batches_are_even_in_number_and_not_too_large(num):
+    size = batch_size_for(num)
+    parts = -(-num // size)
+    assert parts == 1 if num <= 64 else parts % 2 == 0
+    assert size <= 512
+    assert parts * size < num + 2 * parts + 16
+
+
+def test_who_may_not_start_processes_draws_alone(tiny_model, monkeypatch):
+    monkeypatch.setattr("crystalvae.design.sample.num_cores", lambda: 4)
+    assert workers_for(tiny_model, 1000, 100) == 4
+    assert workers_for(tiny_model, 150, 100) == 2
+    monkeypatch.setattr("crystalvae.design.sample.forks", lambda: False)
+    assert workers_for(tiny_model, 1000, 100) == 1
+    assert workers_for(tiny_model, 100_000, 100) == 4
