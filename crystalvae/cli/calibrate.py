@@ -1,4 +1,4 @@
-"""``crystalvae calibrate``: let draws have as much of each element as a data set."""
+"""``crystalvae calibrate``: let draws be made of what a data set is made of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "calibrate",
-        help="fit an element bias, so that draws have the elements of a data set",
+        help="fit an element bias, so that draws are made of what a data set is",
     )
     parser.add_argument("model", help="shipped name or directory")
     parser.add_argument(
@@ -20,6 +20,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="directory of the new model"
+    )
+    parser.add_argument(
+        "--match",
+        choices=("mass", "elements"),
+        default="mass",
+        help="the mean atomic mass, which costs no validity, or the share of each "
+        "element (%(default)s)",
     )
     parser.add_argument("--rounds", type=at_least(1), default=10, help="(%(default)s)")
     parser.add_argument(
@@ -49,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         element_shares(crystal.composition for crystal in crystals),
         beta=how["beta"],
         options=SamplingOptions(**{name: how[name] for name in names}),
+        match=args.match,
         rounds=args.rounds,
         num=args.n,
         seed=args.seed,

@@ -1,4 +1,4 @@
-"""Fit a model's element bias: draws with as much of each element as a data set."""
+"""Fit a model's element bias, so that draws are made of what a data set is made of."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from torch import Tensor
 from tqdm import tqdm
 
+from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions
 from crystalvae.generation.prefix import Decoding
 from crystalvae.model import CrystalVAE
@@ -19,6 +20,7 @@ from crystalvae.nn.wyckoff import MAX_Z
 logger = logging.getLogger(__name__)
 
 BATCH = 1024
+MATCHES = ("mass", "elements")
 PSEUDO_COUNT = 10
 """Crystals of an element alone that both sides are given, so that the bias of rare
 elements is no noise."""
@@ -51,47 +53,64 @@ def calibrate_elements(
     *,
     beta: float,
     options: SamplingOptions,
+    match: str = "mass",
     rounds: int = 10,
     num: int = 16384,
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, float]:
-    """The element bias with which draws have given shares of the elements.
+    """The element bias with which draws are made of what a data set is made of.
 
     Draws from the prior are not distributed as what the decoder was trained on:
     posterior and prior differ, and a low temperature of the counts favours common
-    compositions. Each round draws compositions, and adds to the bias of an element the
-    logarithm of what its share should be over what it is, in steps that become smaller
-    (stochastic approximation: H. Robbins and S. Monro, Ann. Math. Stat. 22, 400, 1951).
+    compositions. Each round draws compositions and changes the bias by what is still
+    missing, in steps that become smaller (stochastic approximation: H. Robbins and
+    S. Monro, Ann. Math. Stat. 22, 400, 1951). The least change that gives a mean is an
+    exponential tilt (E. T. Jaynes, Phys. Rev. 106, 620, 1957), here of probabilities
+    in the atomic mass.
 
     Args:
         model: the model.
         shares: what is wanted, of :func:`element_shares`.
         beta: β of the draws.
         options: how draws are made; their element bias is the start.
+        match: ``mass``, a bias proportional to the atomic mass with which its mean, and
+            so the density, is right; or ``elements``, the share of each element.
         rounds: how often.
         num: compositions a round.
         seed: everything random follows from it.
         progress: show a bar on stderr.
 
     Returns:
-        Symbol → bias, without those that round to 0.00.
+        Symbol → bias, without those that round to 0.000.
+
+    Raises:
+        ConfigError: there is nothing of that name to match.
     """
+    if match not in MATCHES:
+        raise ConfigError(f"match is one of {', '.join(MATCHES)}, not {match!r}")
     bias = torch.zeros(MAX_Z, dtype=torch.double)
     for symbol, value in options.element_bias.items():
-        bias[chemical_symbols.index(symbol)] = value
+        bias[atomic_numbers[symbol]] = value
+    mass = torch.from_numpy(atomic_masses[:MAX_Z])
+    mean = shares @ mass
     wanted = num * shares + PSEUDO_COUNT
     for turn in tqdm(range(rounds), unit="round", disable=None if progress else True):
         biased = dataclasses.replace(options, element_bias=_named(bias))
         found = element_shares(
             draw_compositions(model, num, beta=beta, options=biased, seed=seed + turn)
         )
-        change = (wanted / (num * found + PSEUDO_COUNT)).log()
+        if match == "mass":
+            spread = found @ (mass - found @ mass).square()
+            change = (mass - mean) * (mean - found @ mass) / spread
+        else:
+            change = (wanted / (num * found + PSEUDO_COUNT)).log()
         bias[1:] += min(0.8, 4 / (turn + 1)) * change[1:]
         logger.info(
-            "round %d: shares differ by %.4f in all",
+            "round %d: shares differ by %.4f in all, the mean atomic mass by %.2f u",
             turn + 1,
             float((found - shares).abs().sum()),
+            float(found @ mass - mean),
         )
     return _named(bias)
 
@@ -124,5 +143,5 @@ def draw_compositions(
 
 
 def _named(bias: Tensor) -> dict[str, float]:
-    values = [round(value, 2) for value in bias.tolist()]
+    values = [round(value, 3) for value in bias.tolist()]
     return {chemical_symbols[z]: value for z, value in enumerate(values) if z and value}

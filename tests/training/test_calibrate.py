@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ase.data import atomic_masses, atomic_numbers
 
 from crystalvae.cli import main
 from crystalvae.data.packed import PackedDataset, pack, write_packed
@@ -15,13 +16,14 @@ from crystalvae.training.calibrate import (
     element_shares,
 )
 
+NUM = 2500
 HOT = SamplingOptions(temperature=1.0)
 
 
 def shares_of(model, bias, seed=5):
     options = SamplingOptions(temperature=1.0, element_bias=bias)
     return element_shares(
-        draw_compositions(model, 4000, beta=0.5, options=options, seed=seed)
+        draw_compositions(model, NUM, beta=0.5, options=options, seed=seed)
     )
 
 
@@ -48,14 +50,38 @@ def test_calibration_finds_a_bias_again(tiny_model):
     hidden = {"O": 2.5, "Ti": -3.0, "Au": 2.0}
     wanted, usual = shares_of(tiny_model, hidden), shares_of(tiny_model, {})
     bias = calibrate_elements(
-        tiny_model, wanted, beta=0.5, options=HOT, rounds=6, num=4000
+        tiny_model,
+        wanted,
+        beta=0.5,
+        options=HOT,
+        match="elements",
+        rounds=6,
+        num=NUM,
     )
     reached = shares_of(tiny_model, bias, seed=6)
     for z in (8, 79):
         assert usual[z] < wanted[z] / 2
         assert float(reached[z]) == pytest.approx(float(wanted[z]), rel=0.2)
-    assert usual[22] > 5 * reached[22]
+    assert usual[22] > 3 * reached[22]
     assert bias["Ti"] < -1 < 1 < bias["Au"]
+
+
+def test_calibration_finds_the_mean_mass_with_the_least_change(tiny_model):
+    mass = torch.from_numpy(atomic_masses[:119])
+    wanted = shares_of(tiny_model, {"H": 2.0, "C": 2.5, "O": 2.5})
+    usual = float(shares_of(tiny_model, {}) @ mass)
+    bias = calibrate_elements(
+        tiny_model, wanted, beta=0.5, options=HOT, rounds=6, num=NUM
+    )
+    reached = float(shares_of(tiny_model, bias, seed=6) @ mass)
+    missing = usual - float(wanted @ mass)
+    assert missing > 8
+    assert abs(reached - float(wanted @ mass)) < 0.2 * missing
+    by_mass = sorted(bias, key=lambda symbol: mass[atomic_numbers[symbol]])
+    values = [bias[symbol] for symbol in by_mass]
+    assert values == sorted(values, reverse=True)
+    with pytest.raises(ConfigError, match="mass, elements"):
+        calibrate_elements(tiny_model, wanted, beta=0.5, options=HOT, match="density")
 
 
 def test_the_command_writes_a_model_that_draws_so(tiny_model, crystals, tmp_path):
@@ -65,6 +91,7 @@ def test_the_command_writes_a_model_that_draws_so(tiny_model, crystals, tmp_path
     tiny_model.save_pretrained(tmp_path / "model")
     names = [str(tmp_path / "model"), str(data), "-o", str(tmp_path / "new")]
     command = ["calibrate", *names, "--rounds", "3", "-n", "1000", "--device", "cpu"]
+    command += ["--match", "elements"]
     assert main(command) == 0
     found = CrystalVAE.from_pretrained(tmp_path / "new")
     how = sampling_defaults(found)
