@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="the mean atomic mass, which costs no validity, or the share of each "
         "element (%(default)s)",
     )
-    parser.add_argument("--rounds", type=at_least(1), default=10, help="(%(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=12, help="(%(default)s)")
     parser.add_argument(
         "-n", type=at_least(1000), default=16384, help="draws a round (%(default)s)"
     )

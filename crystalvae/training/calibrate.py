@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 BATCH = 1024
 MATCHES = ("mass", "elements")
+STEP = 0.8
+"""Share of what is missing by which a round changes the bias."""
 PSEUDO_COUNT = 10
 """Crystals of an element alone that both sides are given, so that the bias of rare
 elements is no noise."""
@@ -54,7 +56,7 @@ def calibrate_elements(
     beta: float,
     options: SamplingOptions,
     match: str = "mass",
-    rounds: int = 10,
+    rounds: int = 12,
     num: int = 16384,
     seed: int = 0,
     progress: bool = False,
@@ -64,8 +66,9 @@ def calibrate_elements(
     Draws from the prior are not distributed as what the decoder was trained on:
     posterior and prior differ, and a low temperature of the counts favours common
     compositions. Each round draws compositions and changes the bias by what is still
-    missing, in steps that become smaller (stochastic approximation: H. Robbins and
-    S. Monro, Ann. Math. Stat. 22, 400, 1951). The least change that gives a mean is an
+    missing; the mean of the last half of the biases is the result (stochastic
+    approximation with averaging: B. T. Polyak and A. B. Juditsky, SIAM J. Control
+    Optim. 30, 838, 1992). The least change that gives a mean is an
     exponential tilt (E. T. Jaynes, Phys. Rev. 106, 620, 1957), here of probabilities
     in the atomic mass.
 
@@ -95,6 +98,7 @@ def calibrate_elements(
     mass = torch.from_numpy(atomic_masses[:MAX_Z])
     mean = shares @ mass
     wanted = num * shares + PSEUDO_COUNT
+    total = torch.zeros_like(bias)
     for turn in tqdm(range(rounds), unit="round", disable=None if progress else True):
         biased = dataclasses.replace(options, element_bias=_named(bias))
         found = element_shares(
@@ -105,14 +109,16 @@ def calibrate_elements(
             change = (mass - mean) * (mean - found @ mass) / spread
         else:
             change = (wanted / (num * found + PSEUDO_COUNT)).log()
-        bias[1:] += min(0.8, 4 / (turn + 1)) * change[1:]
+        bias[1:] += STEP * change[1:]
+        if turn >= rounds // 2:
+            total += bias / (rounds - rounds // 2)
         logger.info(
             "round %d: shares differ by %.4f in all, the mean atomic mass by %.2f u",
             turn + 1,
             float((found - shares).abs().sum()),
             float(found @ mass - mean),
         )
-    return _named(bias)
+    return _named(total)
 
 
 @torch.no_grad()
