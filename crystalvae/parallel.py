@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -96,12 +97,7 @@ def ordered_map(
     """
     numbers, waiting = iter(numbers), deque()
     if num_workers > 1:
-        executor = ProcessPoolExecutor(
-            num_workers,
-            mp_context=get_context("fork" if forks() else "spawn"),
-            initializer=_take,
-            initargs=(work,),
-        )
+        executor = _pool(num_workers, "fork" if forks() else "spawn", _take, work)
         try:
             waiting.extend(islice(numbers, num_workers + 1))
             ahead = deque(executor.submit(_call, number) for number in waiting)
@@ -115,18 +111,25 @@ def ordered_map(
         except BrokenProcessPool:
             logger.warning("a process was killed; going on with one, which is slower")
         finally:
-            executor.shutdown(wait=False, cancel_futures=True)
+            _stop(executor)
     yield from map(work, chain(waiting, numbers))
+
+
+def _stop(executor: ProcessPoolExecutor) -> None:
+    """End its processes at once: what they still compute is not wanted."""
+    for process in list((executor._processes or {}).values()):
+        process.terminate()
+    executor.shutdown(wait=False)
 
 
 _work: Callable[[int], Any]
 
 
-def _take(work: Callable[[int], Any]) -> None:
+def _take(parent: int, work: Callable[[int], Any]) -> None:
     global _work
+    _quiet(parent)
     import torch
 
-    _quiet()
     torch.set_num_threads(1)
     _work = work
 
@@ -171,13 +174,26 @@ def run_chunks(
     _run_in_processes(work, chunks, settle, give_up, num_workers)
 
 
-def _quiet() -> None:
+def _quiet(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when it has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 
-def _pool(num_workers: int) -> ProcessPoolExecutor:
-    context = get_context("spawn")
-    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=_quiet)
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _pool(
+    num_workers: int,
+    method: str = "spawn",
+    initializer: Callable[..., None] = _quiet,
+    *further: Any,
+) -> ProcessPoolExecutor:
+    arguments = (os.getpid(), *further)
+    return ProcessPoolExecutor(num_workers, get_context(method), initializer, arguments)
 
 
 def _run_in_processes(

@@ -1,9 +1,13 @@
 import contextlib
 import functools
 import itertools
+import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
@@ -85,9 +89,80 @@ def test_what_is_computed_ahead_comes_in_order():
     assert [number for number, _ in found] == list(range(5, 17))
     processes = {process for _, process in found}
     assert os.getpid() not in processes
-    assert len(processes) == 2
     endless = ordered_map(place_and_process, itertools.count(), 2)
     assert [number for number, _ in itertools.islice(endless, 4)] == [0, 1, 2, 3]
+
+
+def meet(folder, number):
+    """Wait until two processes have come."""
+    (folder / str(os.getpid())).touch()
+    for _ in range(100):
+        if len(list(folder.iterdir())) > 1:
+            return number
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def test_as_many_processes_as_asked_for_work_at_once(tmp_path):
+    work = functools.partial(meet, tmp_path)
+    assert list(ordered_map(work, range(4), 2)) == [0, 1, 2, 3]
+
+
+def rest(number):
+    time.sleep(0 if number == 0 else 30)
+
+
+def test_who_stops_early_does_not_wait():
+    before = set(multiprocessing.active_children())
+    began = time.monotonic()
+    found = ordered_map(rest, range(10), 2)
+    next(found)
+    found.close()
+    started = set(multiprocessing.active_children()) - before
+    for process in started:
+        process.join(10)
+    assert not any(process.is_alive() for process in started)
+    assert time.monotonic() - began < 15
+
+
+ORPHANS = """
+import multiprocessing, time
+from crystalvae.parallel import ordered_map
+
+def rest(number):
+    time.sleep(0 if number == 0 else 60)
+
+found = ordered_map(rest, range(9), 2)
+next(found)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+next(found)
+"""
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not parallel.forks(), reason="the script is not importable")
+def test_workers_end_with_their_parent():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True
+    )
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    assert all(map(alive, workers))
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not any(map(alive, workers)):
+            break
+        time.sleep(0.1)
+    assert not any(map(alive, workers))
 
 
 def die_elsewhere(parent, deadly, number):

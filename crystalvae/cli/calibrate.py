@@ -1,4 +1,4 @@
-"""``crystalvae calibrate``: let draws be made of what a data set is made of."""
+"""``crystalvae calibrate``: let draws have a data set's mean mass or elements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "calibrate",
-        help="fit an element bias, so that draws are made of what a data set is",
+        help="fit an element bias: draws with the mean atomic mass of a data set",
     )
     parser.add_argument("model", help="shipped name or directory")
     parser.add_argument(
@@ -39,9 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Calibrate."""
     from crystalvae.data.packed import PackedDataset
-    from crystalvae.design.sample import sampling_defaults
+    from crystalvae.design.sample import sampling_defaults, sampling_options
     from crystalvae.errors import ConfigError
-    from crystalvae.generation import SamplingOptions
     from crystalvae.model import CrystalVAE
     from crystalvae.training.calibrate import calibrate_elements, element_shares
 
@@ -50,12 +49,11 @@ def run(args: argparse.Namespace) -> int:
     model = CrystalVAE.from_pretrained(args.model, args.device)
     crystals = PackedDataset(args.data)
     how = sampling_defaults(model)
-    names = ("temperature", "part_temperature", "stop_bias", "element_bias")
     bias = calibrate_elements(
         model,
         element_shares(crystal.composition for crystal in crystals),
         beta=how["beta"],
-        options=SamplingOptions(**{name: how[name] for name in names}),
+        options=sampling_options(how),
         match=args.match,
         rounds=args.rounds,
         num=args.n,

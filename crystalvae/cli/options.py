@@ -135,7 +135,7 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
         type=element_biases,
         metavar="SYMBOL=B,...",
         help="added to the log odds of elements, such as Li=1,Pb=-2 for more lithium "
-        "and less lead, on top of the model's own",
+        "and less lead, on top of the model's own (which is 0 with --temperature)",
     )
     add_refine_option(parser)
     parser.add_argument(

@@ -108,9 +108,9 @@ def predict(
     drafts = _Drafts(
         model, compositions, jobs, seed, beta, constraints, refinement_of(model, refine)
     )
-    workers = num_workers or workers_for(model, sum(wanted), batch_size)
+    workers = workers_for(model, sum(wanted), batch_size, num_workers)
     batches = ordered_map(drafts, range(len(jobs)), workers)
-    for job, crystals in zip(jobs, batches):
+    for crystals, job in zip(batches, jobs):
         for row, crystal in zip(job.rows, crystals):
             drawn[row].append(crystal)
         if advance is not None:

@@ -84,7 +84,7 @@ def sampling_defaults(
         part_temperature: exceptions for parts of the crystal.
         stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; the card's is
             one of its exceptions.
-        element_bias: likewise, but added to the card's.
+        element_bias: likewise, but what is asked for is added to the card's.
         refine: of :func:`refinement_of`.
 
     Returns:
@@ -110,6 +110,17 @@ def sampling_defaults(
         "element_bias": dict(biases),
         "refine": asdict(refinement_of(model, refine)),
     }
+
+
+def sampling_options(how: dict[str, Any], **others: Any) -> SamplingOptions:
+    """The part of :func:`sampling_defaults` that is said of every choice.
+
+    Args:
+        how: what that function returns.
+        **others: further fields.
+    """
+    names = ("temperature", "part_temperature", "stop_bias", "element_bias")
+    return SamplingOptions(**{name: how[name] for name in names}, **others)
 
 
 def refinement_of(
@@ -139,7 +150,7 @@ def batch_size_for(
 ) -> int:
     """Latent vectors to decode together where ``num`` crystals are wanted.
 
-    There is one batch or an even number, for cores are mostly even in number.
+    On a CPU there is one batch or an even number, for cores are mostly even in number.
 
     Args:
         num: crystals wanted.
@@ -149,23 +160,30 @@ def batch_size_for(
     total = math.ceil(SPARE * num) if checked else num
     if total <= FEW:
         return max(LEAST, total)
-    most = BATCH.get(torch.device(device).type, BATCH["cpu"])
-    return math.ceil(total / (2 * math.ceil(total / (2 * most))))
+    kind = torch.device(device).type
+    most, parts = BATCH.get(kind, BATCH["cpu"]), 1 if kind == "cuda" else 2
+    return math.ceil(total / (parts * math.ceil(total / (parts * most))))
 
 
-def workers_for(model: CrystalVAE, num: int, batch_size: int) -> int:
-    """Processes with which drawing takes least time.
+def workers_for(
+    model: CrystalVAE, num: int, batch_size: int, asked: int | None = None
+) -> int:
+    """Processes in which to draw.
 
     Args:
-        model: the model; on a GPU one process is best, and a daemon has no others.
+        model: the model; on a GPU there is one process, and daemons start no others.
         num: crystals wanted.
         batch_size: latent vectors decoded together.
+        asked: what the user wants; None is as many as torch may use threads, where
+            starting them saves time.
     """
     if model.device.type != "cpu" or current_process().daemon:
         return 1
-    if num < SPAWN_PAYS and not forks():
-        return 1
-    return min(num_cores(), math.ceil(num / batch_size))
+    if asked is None:
+        if num < SPAWN_PAYS and not forks():
+            return 1
+        asked = min(num_cores(), torch.get_num_threads())
+    return min(asked, math.ceil(num / batch_size))
 
 
 @dataclass(frozen=True)
@@ -239,7 +257,7 @@ def batches(
         part_temperature: exceptions for parts of the crystal, by the names of
             :data:`crystalvae.decoder.PARTS`; None likewise.
         stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; None likewise.
-        element_bias: of the same, on top of the card's.
+        element_bias: of the same, on top of the card's where that holds.
         refine: of :func:`refinement_of`; None likewise.
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
@@ -256,13 +274,12 @@ def batches(
         element_bias=element_bias,
         refine=refine,
     )
-    kept = ("temperature", "part_temperature", "stop_bias", "element_bias")
     return Batches(
         model=model,
         seed=seed,
         batch_size=batch_size,
         beta=how["beta"],
-        options=SamplingOptions(**{name: how[name] for name in kept}, top_p=top_p),
+        options=sampling_options(how, top_p=top_p),
         refinement=Refinement(**how["refine"]),
         constraints=constraints,
         prior=prior,
@@ -299,9 +316,8 @@ def raw_draws(
     """
     size = options.pop("batch_size", None) or batch_size_for(num, device=model.device)
     numbers = range(math.ceil(num / size))
-    if num_workers is None:
-        num_workers = workers_for(model, num, size)
-    each = ordered_map(batches(model, batch_size=size, **options), numbers, num_workers)
+    workers = workers_for(model, num, size, num_workers)
+    each = ordered_map(batches(model, batch_size=size, **options), numbers, workers)
     return [crystal for batch in each for crystal, _ in batch][:num]
 
 
@@ -355,7 +371,7 @@ def draw_checked(
         while len(kept) < num and report.draws < limit:
             enough = math.ceil((num - len(kept)) / share / size)
             more = min(enough, 2 * start or enough, math.ceil(limit / size) - start)
-            workers = num_workers or workers_for(model, more * size, size)
+            workers = workers_for(model, more * size, size, num_workers)
             for batch in ordered_map(each, range(start, start + more), workers):
                 yield from batch
             start, share = start + more, max(len(kept), 1) / report.draws

@@ -7,15 +7,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from ase.data import atomic_numbers as ELEMENTS
+from ase.data import atomic_numbers
 from torch import Tensor
 
 from crystalvae.decoder import PARTS
 from crystalvae.errors import ConfigError
+from crystalvae.nn.wyckoff import MAX_Z
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.decoder import DecoderConfig
+
+
+MOST_BIAS = 50
+"""Largest bias of a logit; a choice of that much less is never made."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,16 @@ class SamplingOptions:
     (:func:`crystalvae.screening.distance.check_radii`)."""
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.stop_bias):
-            raise ConfigError("the stop bias is a finite number")
+        if not abs(self.stop_bias) <= MOST_BIAS:
+            raise ConfigError(f"the stop bias goes from -{MOST_BIAS} to {MOST_BIAS}")
         for symbol, bias in self.element_bias.items():
-            if ELEMENTS.get(symbol, 0) < 1:
+            if atomic_numbers.get(symbol, 0) < 1:
                 raise ConfigError(f"element bias: no element {symbol!r}")
-            if not math.isfinite(bias):
-                raise ConfigError(f"element bias: {symbol} needs a finite number")
+            if not abs(bias) <= MOST_BIAS:
+                raise ConfigError(
+                    f"element bias: that of {symbol} goes from -{MOST_BIAS} to "
+                    f"{MOST_BIAS}"
+                )
         unknown = set(self.part_temperature) - set(PARTS)
         if unknown:
             raise ConfigError(
@@ -67,6 +75,13 @@ class SamplingOptions:
     def of(self, part: str) -> float:
         """Temperature of a part."""
         return self.part_temperature.get(part, self.temperature)
+
+    def bias_of_elements(self) -> Tensor:
+        """The element bias by atomic number, ``(119,)``."""
+        bias = torch.zeros(MAX_Z)
+        for symbol, value in self.element_bias.items():
+            bias[atomic_numbers[symbol]] = value
+        return bias
 
 
 MOST = 1000

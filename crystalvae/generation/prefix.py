@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from ase.data import atomic_numbers
 from torch import Tensor
 
 from crystalvae.generation.choose import choose, normal
@@ -16,7 +15,6 @@ from crystalvae.geometry.lattice import (
     coords_to_lattice,
 )
 from crystalvae.heads.composition import MASKED
-from crystalvae.nn.wyckoff import MAX_Z
 from crystalvae.symmetry.completion import can_complete
 
 if TYPE_CHECKING:
@@ -83,9 +81,7 @@ class Decoding:
         self.group_state = self.state.clone()
         fixed = sorted((limits.composition or {}).items())
         slots = self.decoder._slots("composition", self.config.max_elements + 1)
-        bias = torch.zeros(MAX_Z, device=self.device)
-        for symbol, value in self.options.element_bias.items():
-            bias[atomic_numbers[symbol]] = value
+        bias = self.options.bias_of_elements().to(self.device)
         for step in range(self.config.max_elements + 1):
             if limits.composition is not None:
                 z, n = fixed[step] if step < len(fixed) else (0, 0)

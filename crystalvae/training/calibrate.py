@@ -1,4 +1,4 @@
-"""Fit a model's element bias, so that draws are made of what a data set is made of."""
+"""Fit a model's element bias, so that draws have the mean atomic mass of a data set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 
 import torch
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols
+from ase.data import atomic_masses, chemical_symbols
 from torch import Tensor
 from tqdm import tqdm
 
@@ -61,7 +61,7 @@ def calibrate_elements(
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, float]:
-    """The element bias with which draws are made of what a data set is made of.
+    """The element bias with which draws have the mean mass or elements of a data set.
 
     Draws from the prior are not distributed as what the decoder was trained on:
     posterior and prior differ, and a low temperature of the counts favours common
@@ -70,7 +70,8 @@ def calibrate_elements(
     approximation with averaging: B. T. Polyak and A. B. Juditsky, SIAM J. Control
     Optim. 30, 838, 1992). The least change that gives a mean is an
     exponential tilt (E. T. Jaynes, Phys. Rev. 106, 620, 1957), here of probabilities
-    in the atomic mass.
+    in the atomic mass. Compositions are those of first drafts, not of what is drawn
+    again or falls in checks.
 
     Args:
         model: the model.
@@ -88,13 +89,12 @@ def calibrate_elements(
         Symbol → bias, without those that round to 0.000.
 
     Raises:
-        ConfigError: there is nothing of that name to match.
+        ConfigError: there is nothing of that name to match, or all draws are of one
+            element.
     """
     if match not in MATCHES:
         raise ConfigError(f"match is one of {', '.join(MATCHES)}, not {match!r}")
-    bias = torch.zeros(MAX_Z, dtype=torch.double)
-    for symbol, value in options.element_bias.items():
-        bias[atomic_numbers[symbol]] = value
+    bias = options.bias_of_elements().double()
     mass = torch.from_numpy(atomic_masses[:MAX_Z])
     mean = shares @ mass
     wanted = num * shares + PSEUDO_COUNT
@@ -106,6 +106,8 @@ def calibrate_elements(
         )
         if match == "mass":
             spread = found @ (mass - found @ mass).square()
+            if spread < 1e-6:
+                raise ConfigError("draws of a single element have nothing to calibrate")
             change = (mass - mean) * (mean - found @ mass) / spread
         else:
             change = (wanted / (num * found + PSEUDO_COUNT)).log()

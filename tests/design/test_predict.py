@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,18 @@ def test_each_crystal_has_its_own_composition(tiny_model):
     for cell, own in zip(CELLS, found):
         assert all(c.composition == cell for c in own if c is not None)
     assert sum(c is not None for own in found for c in own) >= 6
+
+
+def test_processes_change_no_prediction(tiny_model):
+    options = {"seed": 1, "batch_size": 4}
+    alone = predict(tiny_model, CELLS, 3, num_workers=1, **options)
+    several = predict(tiny_model, CELLS, 3, num_workers=2, **options)
+    for process in multiprocessing.active_children():
+        process.join(10)
+    assert not multiprocessing.active_children()
+    for own, others in zip(alone, several):
+        for crystal, other in zip(own, others):
+            assert crystal is other is None or same(crystal, other)
 
 
 def test_one_composition_is_decoded_as_the_constraint_does(tiny_model):

@@ -1,5 +1,10 @@
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import current_process, get_context
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from crystalvae.design.sample import (
     batch_size_for,
@@ -35,14 +40,28 @@ def test_a_beta_that_was_not_trained_is_refused(tiny_model, beta):
 SMALL = Constraints(max_atoms=4)
 
 
+def become_a_daemon():
+    current_process()._config["daemon"] = True
+
+
+def workers_in(*arguments):
+    return workers_for(SimpleNamespace(device=torch.device("cpu")), *arguments)
+
+
+def distance_on_torus(coords, others):
+    difference = coords - others
+    return np.abs(difference - np.round(difference)).max()
+
+
 def same(crystal, other):
     if crystal is None or other is None:
         return crystal is other
     return (
         crystal.number == other.number
         and crystal.composition == other.composition
+        and len(crystal.wyckoffs) == len(other.wyckoffs)
         and np.allclose(crystal.lattice, other.lattice, atol=1e-4)
-        and np.allclose(crystal.frac_coords, other.frac_coords, atol=1e-4)
+        and distance_on_torus(crystal.frac_coords, other.frac_coords) < 1e-4
     )
 
 
@@ -87,8 +106,17 @@ def test_batches_are_even_in_number_and_not_too_large(num):
 
 def test_who_may_not_start_processes_draws_alone(tiny_model, monkeypatch):
     monkeypatch.setattr("crystalvae.design.sample.num_cores", lambda: 4)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     assert workers_for(tiny_model, 1000, 100) == 4
     assert workers_for(tiny_model, 150, 100) == 2
+    assert workers_for(tiny_model, 1000, 100, asked=6) == 6
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    assert workers_for(tiny_model, 1000, 100) == 2
     monkeypatch.setattr("crystalvae.design.sample.forks", lambda: False)
     assert workers_for(tiny_model, 1000, 100) == 1
-    assert workers_for(tiny_model, 100_000, 100) == 4
+    assert workers_for(tiny_model, 1000, 100, asked=2) == 2
+    assert workers_for(tiny_model, 100_000, 100) == 2
+    gpu = SimpleNamespace(device=torch.device("cuda"))
+    assert workers_for(gpu, 100_000, 100, asked=4) == 1
+    with ProcessPoolExecutor(1, get_context("spawn"), become_a_daemon) as pool:
+        assert pool.submit(workers_in, 100_000, 100, 4).result() == 1

@@ -238,5 +238,5 @@ def test_the_stop_bias_shifts_the_number_of_elements(model):
         found = draw(model, None, dataclasses.replace(ONCE, stop_bias=bias))
         sizes.append(float((found.element > 0).sum(1).float().mean()))
     assert sizes[0] > sizes[1] > sizes[2]
-    with pytest.raises(ConfigError, match="finite"):
+    with pytest.raises(ConfigError, match="from -50 to 50"):
         SamplingOptions(stop_bias=float("nan"))

@@ -16,7 +16,7 @@ from crystalvae.training.calibrate import (
     element_shares,
 )
 
-NUM = 2500
+NUM = 1500
 HOT = SamplingOptions(temperature=1.0)
 
 
@@ -42,8 +42,8 @@ def test_a_bias_makes_an_element_commoner_or_absent(tiny_model):
     assert shares_of(tiny_model, {"Li": -50.0})[3] == 0
     with pytest.raises(ConfigError, match="no element 'Xx'"):
         SamplingOptions(element_bias={"Xx": 1.0})
-    with pytest.raises(ConfigError, match="Li needs a finite number"):
-        SamplingOptions(element_bias={"Li": float("inf")})
+    with pytest.raises(ConfigError, match="Li goes from -50 to 50"):
+        SamplingOptions(element_bias={"Li": float("nan")})
 
 
 def test_calibration_finds_a_bias_again(tiny_model):
@@ -55,7 +55,7 @@ def test_calibration_finds_a_bias_again(tiny_model):
         beta=0.5,
         options=HOT,
         match="elements",
-        rounds=6,
+        rounds=5,
         num=NUM,
     )
     reached = shares_of(tiny_model, bias, seed=6)
@@ -63,7 +63,7 @@ def test_calibration_finds_a_bias_again(tiny_model):
         assert usual[z] < wanted[z] / 2
         assert float(reached[z]) == pytest.approx(float(wanted[z]), rel=0.2)
     assert usual[22] > 3 * reached[22]
-    assert bias["Ti"] < -1 < 1 < bias["Au"]
+    assert bias["Ti"] < -0.5 < 0.5 < bias["Au"]
 
 
 def test_calibration_finds_the_mean_mass_with_the_least_change(tiny_model):
@@ -71,7 +71,7 @@ def test_calibration_finds_the_mean_mass_with_the_least_change(tiny_model):
     wanted = shares_of(tiny_model, {"H": 2.0, "C": 2.5, "O": 2.5})
     usual = float(shares_of(tiny_model, {}) @ mass)
     bias = calibrate_elements(
-        tiny_model, wanted, beta=0.5, options=HOT, rounds=6, num=NUM
+        tiny_model, wanted, beta=0.5, options=HOT, rounds=5, num=NUM
     )
     reached = float(shares_of(tiny_model, bias, seed=6) @ mass)
     missing = usual - float(wanted @ mass)
@@ -82,6 +82,14 @@ def test_calibration_finds_the_mean_mass_with_the_least_change(tiny_model):
     assert values == sorted(values, reverse=True)
     with pytest.raises(ConfigError, match="mass, elements"):
         calibrate_elements(tiny_model, wanted, beta=0.5, options=HOT, match="density")
+
+
+def test_draws_of_one_element_are_not_calibrated(tiny_model):
+    only = SamplingOptions(temperature=1.0, element_bias={"C": 50.0}, stop_bias=50.0)
+    with pytest.raises(ConfigError, match="single element"):
+        calibrate_elements(
+            tiny_model, element_shares([{6: 1}]), beta=0.5, options=only, num=50
+        )
 
 
 def test_the_command_writes_a_model_that_draws_so(tiny_model, crystals, tmp_path):
