@@ -55,6 +55,11 @@ def main() -> None:
         type=json.loads,
         help='recommended, fields of Refinement: {"passes": 4, "noise": 0.2, ...}',
     )
+    parser.add_argument(
+        "--prediction-refinement",
+        type=json.loads,
+        help="exceptions from these for predictions",
+    )
     parser.add_argument("--reconstruction", type=Path, action="append", default=[])
     parser.add_argument("--generation", type=Path)
     args = parser.parse_args()
@@ -97,6 +102,9 @@ def main() -> None:
     if args.refinement is not None:
         from_dict(Refinement, args.refinement, "--refinement: ")
         card["refinement"] = args.refinement
+    if args.prediction_refinement is not None:
+        from_dict(Refinement, args.prediction_refinement, "--prediction-refinement: ")
+        card["prediction_refinement"] = args.prediction_refinement
     metrics = card.setdefault("metrics", {})
     for path in args.reconstruction:
         found = json.loads(path.read_text())

@@ -105,9 +105,8 @@ def predict(
         for rows, options, at_mean in ((short, greedy, True), (further, warm, False))
         for start in range(0, len(rows), batch_size)
     ]
-    drafts = _Drafts(
-        model, compositions, jobs, seed, beta, constraints, refinement_of(model, refine)
-    )
+    refinement = refinement_of(model, refine, predicting=True)
+    drafts = _Drafts(model, compositions, jobs, seed, beta, constraints, refinement)
     workers = workers_for(model, sum(wanted), batch_size, num_workers)
     batches = ordered_map(drafts, range(len(jobs)), workers)
     for crystals, job in zip(batches, jobs):

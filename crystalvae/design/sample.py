@@ -124,13 +124,18 @@ def sampling_options(how: dict[str, Any], **others: Any) -> SamplingOptions:
 
 
 def refinement_of(
-    model: CrystalVAE, refine: dict[str, float | None] | None = None
+    model: CrystalVAE,
+    refine: dict[str, float | None] | None = None,
+    *,
+    predicting: bool = False,
 ) -> Refinement:
     """How to refine: as asked, and otherwise as the model's card recommends.
 
     Args:
         model: the model; without a refiner it recommends 0 passes.
         refine: fields of :class:`~crystalvae.generation.Refinement` that are asked for.
+        predicting: whether compositions are given; the card's ``prediction_refinement``
+            has exceptions for that.
 
     Raises:
         ConfigError: there is no such field, its value is impossible, or something else
@@ -142,6 +147,8 @@ def refinement_of(
     chosen = {"passes": 0}
     if model.refiner is not None:
         chosen = model.card.get("refinement", {})
+        if predicting:
+            chosen = chosen | model.card.get("prediction_refinement", {})
     return from_dict(Refinement, {**chosen, **asked}, "refine.")
 
 
