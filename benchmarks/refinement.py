@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from crystalvae.batch import CrystalStore
-from crystalvae.design.sample import check_crystal, draws, refinement_of
+from crystalvae.design.sample import check_crystal, draws
+from crystalvae.design.settings import refinement_of
 from crystalvae.generation.options import Generated, Refinement, SamplingOptions
 from crystalvae.generation.refine import refine
 from crystalvae.geometry.lattice import coords_to_lattice

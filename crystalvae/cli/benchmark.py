@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.benchmark.report import metrics_table
     from crystalvae.data.load import load_crystals, usable_crystals
     from crystalvae.design.output import open_directory, write_text
-    from crystalvae.design.sample import raw_draws, sampling_defaults
+    from crystalvae.design.sample import raw_draws
+    from crystalvae.design.settings import sampling_defaults
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
     from crystalvae.pretrained import CONFIG_FILE, shipped_models

@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Calibrate."""
     from crystalvae.data.packed import PackedDataset
-    from crystalvae.design.sample import sampling_defaults, sampling_options
+    from crystalvae.design.settings import sampling_defaults, sampling_options
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
     from crystalvae.training.calibrate import calibrate_elements, element_shares

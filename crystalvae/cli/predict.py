@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict and write."""
     from crystalvae.design.output import open_directory
     from crystalvae.design.predict import TEMPERATURE
-    from crystalvae.design.sample import refinement_of
+    from crystalvae.design.settings import refinement_of
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
 

@@ -157,8 +157,8 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.design.sample import (
         batch_size_for,
         draw_checked,
-        sampling_defaults,
     )
+    from crystalvae.design.settings import sampling_defaults
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from crystalvae.design.ranking import most_drawn
-from crystalvae.design.sample import refinement_of, workers_for
+from crystalvae.design.sample import workers_for
+from crystalvae.design.settings import refinement_of
 from crystalvae.generation import (
     Constraints,
     Refinement,
@@ -74,7 +75,7 @@ def predict(
         temperature: of those after the greedy one; None is :data:`TEMPERATURE`.
         seed: any integer; the same seed gives the same crystals.
         constraints: only its space groups are heeded.
-        refine: of :func:`crystalvae.design.sample.refinement_of`, for the model's own
+        refine: of :func:`crystalvae.design.settings.refinement_of`, for the model's own
             draws.
         batch_size: crystals decoded together.
         num_workers: processes; None is one a core where they save time.

@@ -6,16 +6,16 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from multiprocessing import current_process
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
 
-from crystalvae.config import from_dict
+from crystalvae.design.settings import sampling_defaults, sampling_options
 from crystalvae.errors import CrystalVAEError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
 from crystalvae.parallel import forks, num_cores, ordered_map
@@ -63,93 +63,6 @@ class DrawReport:
     """Crystals returned."""
     fallen: Counter = field(default_factory=Counter)
     """Reason → draws that fell for it first: ``incomplete`` or the name of a check."""
-
-
-def sampling_defaults(
-    model: CrystalVAE,
-    *,
-    beta: float | None = None,
-    temperature: float | None = None,
-    part_temperature: dict[str, float] | None = None,
-    stop_bias: float | None = None,
-    element_bias: dict[str, float] | None = None,
-    refine: dict[str, float | None] | None = None,
-) -> dict[str, Any]:
-    """How to draw: what is asked for, and otherwise what the model's card recommends.
-
-    Args:
-        model: the model.
-        beta: the knob.
-        temperature: of every choice; where given, the card's exceptions do not hold.
-        part_temperature: exceptions for parts of the crystal.
-        stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; the card's is
-            one of its exceptions.
-        element_bias: likewise, but what is asked for is added to the card's.
-        refine: of :func:`refinement_of`.
-
-    Returns:
-        Values for all of these arguments.
-    """
-    chosen = model.card.get("sampling", {})
-    exceptions = {} if temperature is not None else chosen
-    if part_temperature is None:
-        part_temperature = exceptions.get("part_temperature", {})
-    if stop_bias is None:
-        stop_bias = exceptions.get("stop_bias", 0.0)
-    biases = Counter(exceptions.get("element_bias", {}))
-    biases.update(element_bias or {})
-    if beta is None:
-        beta = chosen.get("beta", model.config.latent.beta_max)
-    if temperature is None:
-        temperature = chosen.get("temperature", 1.0)
-    return {
-        "beta": float(beta),
-        "temperature": float(temperature),
-        "part_temperature": dict(part_temperature),
-        "stop_bias": float(stop_bias),
-        "element_bias": dict(biases),
-        "refine": asdict(refinement_of(model, refine)),
-    }
-
-
-def sampling_options(how: dict[str, Any], **others: Any) -> SamplingOptions:
-    """The part of :func:`sampling_defaults` that is said of every choice.
-
-    Args:
-        how: what that function returns.
-        **others: further fields.
-    """
-    names = ("temperature", "part_temperature", "stop_bias", "element_bias")
-    return SamplingOptions(**{name: how[name] for name in names}, **others)
-
-
-def refinement_of(
-    model: CrystalVAE,
-    refine: dict[str, float | None] | None = None,
-    *,
-    predicting: bool = False,
-) -> Refinement:
-    """How to refine: as asked, and otherwise as the model's card recommends.
-
-    Args:
-        model: the model; without a refiner it recommends 0 passes.
-        refine: fields of :class:`~crystalvae.generation.Refinement` that are asked for.
-        predicting: whether compositions are given; the card's ``prediction_refinement``
-            has exceptions for that.
-
-    Raises:
-        ConfigError: there is no such field, its value is impossible, or something else
-            than passes is asked of a model without a refiner.
-    """
-    asked = refine or {}
-    if asked and "passes" not in asked:
-        model.require_refiner()
-    chosen = {"passes": 0}
-    if model.refiner is not None:
-        chosen = model.card.get("refinement", {})
-        if predicting:
-            chosen = chosen | model.card.get("prediction_refinement", {})
-    return from_dict(Refinement, {**chosen, **asked}, "refine.")
 
 
 def batch_size_for(
@@ -265,7 +178,7 @@ def batches(
             :data:`crystalvae.decoder.PARTS`; None likewise.
         stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; None likewise.
         element_bias: of the same, on top of the card's where that holds.
-        refine: of :func:`refinement_of`; None likewise.
+        refine: of :func:`~crystalvae.design.settings.refinement_of`; None likewise.
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
         prior: ``gaussian`` or ``flow``; None is the model's own.

@@ -5,7 +5,7 @@ import pytest
 
 from crystalvae.cli import build_parser
 from crystalvae.cli.options import part_temperatures, refine_settings
-from crystalvae.design.sample import refinement_of, sampling_defaults
+from crystalvae.design.settings import refinement_of, sampling_defaults
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Refinement, SamplingOptions
 from tests.refinement.conftest import tiny_refiner

@@ -6,7 +6,7 @@ from ase.data import atomic_masses, atomic_numbers
 
 from crystalvae.cli import main
 from crystalvae.data.packed import PackedDataset, pack, write_packed
-from crystalvae.design.sample import sampling_defaults
+from crystalvae.design.settings import sampling_defaults
 from crystalvae.errors import ConfigError
 from crystalvae.generation import SamplingOptions
 from crystalvae.model import CrystalVAE

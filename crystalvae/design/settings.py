@@ -1,0 +1,100 @@
+"""How to draw and refine: what is asked for, else what a model's card recommends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from crystalvae.config import from_dict
+from crystalvae.generation import Refinement, SamplingOptions
+
+if TYPE_CHECKING:
+    from crystalvae.model import CrystalVAE
+
+
+def sampling_defaults(
+    model: CrystalVAE,
+    *,
+    beta: float | None = None,
+    temperature: float | None = None,
+    part_temperature: dict[str, float] | None = None,
+    stop_bias: float | None = None,
+    element_bias: dict[str, float] | None = None,
+    refine: dict[str, float | None] | None = None,
+) -> dict[str, Any]:
+    """How to draw: what is asked for, and otherwise what the model's card recommends.
+
+    Args:
+        model: the model.
+        beta: the knob.
+        temperature: of every choice; where given, the card's exceptions do not hold.
+        part_temperature: exceptions for parts of the crystal.
+        stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; the card's is
+            one of its exceptions.
+        element_bias: likewise, but what is asked for is added to the card's.
+        refine: of :func:`refinement_of`.
+
+    Returns:
+        Values for all of these arguments.
+    """
+    chosen = model.card.get("sampling", {})
+    exceptions = {} if temperature is not None else chosen
+    if part_temperature is None:
+        part_temperature = exceptions.get("part_temperature", {})
+    if stop_bias is None:
+        stop_bias = exceptions.get("stop_bias", 0.0)
+    biases = Counter(exceptions.get("element_bias", {}))
+    biases.update(element_bias or {})
+    if beta is None:
+        beta = chosen.get("beta", model.config.latent.beta_max)
+    if temperature is None:
+        temperature = chosen.get("temperature", 1.0)
+    return {
+        "beta": float(beta),
+        "temperature": float(temperature),
+        "part_temperature": dict(part_temperature),
+        "stop_bias": float(stop_bias),
+        "element_bias": dict(biases),
+        "refine": asdict(refinement_of(model, refine)),
+    }
+
+
+def sampling_options(how: dict[str, Any], **others: Any) -> SamplingOptions:
+    """The part of :func:`sampling_defaults` that is said of every choice.
+
+    Args:
+        how: what that function returns.
+        **others: further fields.
+    """
+    names = ("temperature", "part_temperature", "stop_bias", "element_bias")
+    return SamplingOptions(**{name: how[name] for name in names}, **others)
+
+
+def refinement_of(
+    model: CrystalVAE,
+    refine: dict[str, float | None] | None = None,
+    *,
+    predicting: bool = False,
+) -> Refinement:
+    """How to refine: as asked, and otherwise as the model's card recommends.
+
+    Args:
+        model: the model; without a refiner it recommends 0 passes.
+        refine: fields of :class:`~crystalvae.generation.Refinement` that are asked for.
+        predicting: whether compositions are given; the card's ``prediction_refinement``
+            has exceptions for that.
+
+    Raises:
+        ConfigError: there is no such field, its value is impossible, or something else
+            than passes is asked of a model without a refiner.
+    """
+    asked = refine or {}
+    if asked and "passes" not in asked:
+        model.require_refiner()
+    chosen = {"passes": 0}
+    if model.refiner is not None:
+        chosen = model.card.get("refinement", {})
+        if predicting:
+            chosen = chosen | model.card.get("prediction_refinement", {})
+    return from_dict(Refinement, {**chosen, **asked}, "refine.")
