@@ -99,12 +99,11 @@ def main() -> None:
         card["licence"] = args.licence
     if args.sampling is not None:
         card["sampling"] = args.sampling
-    if args.refinement is not None:
-        from_dict(Refinement, args.refinement, "--refinement: ")
-        card["refinement"] = args.refinement
-    if args.prediction_refinement is not None:
-        from_dict(Refinement, args.prediction_refinement, "--prediction-refinement: ")
-        card["prediction_refinement"] = args.prediction_refinement
+    for name in ("refinement", "prediction_refinement"):
+        asked = getattr(args, name)
+        if asked is not None:
+            from_dict(Refinement, asked, f"--{name.replace('_', '-')}: ")
+            card[name] = asked
     metrics = card.setdefault("metrics", {})
     for path in args.reconstruction:
         found = json.loads(path.read_text())

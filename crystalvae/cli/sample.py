@@ -154,10 +154,7 @@ def run(args: argparse.Namespace) -> int:
         open_directory,
         write_crystals,
     )
-    from crystalvae.design.sample import (
-        batch_size_for,
-        draw_checked,
-    )
+    from crystalvae.design.sample import draw_checked
     from crystalvae.design.settings import sampling_defaults
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
@@ -199,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "raw": args.raw,
         "n": args.n,
-        "batch_size": batch_size_for(args.n, checked=not args.raw, device=model.device),
+        "batch_size": report.batch_size,
         "asked": {
             name: getattr(args, name)
             for name in ("composition", "elements", "space_group", "num_atoms", "prior")

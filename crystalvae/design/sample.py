@@ -57,6 +57,8 @@ class Draw:
 class DrawReport:
     """How many draws it took, and why the others fell."""
 
+    batch_size: int
+    """Latent vectors decoded together."""
     draws: int = 0
     """Latent vectors decoded."""
     kept: int = 0
@@ -155,45 +157,27 @@ def batches(
     model: CrystalVAE,
     *,
     seed: int = 0,
-    beta: float | None = None,
-    temperature: float | None = None,
-    part_temperature: dict[str, float] | None = None,
-    stop_bias: float | None = None,
-    element_bias: dict[str, float] | None = None,
-    refine: dict[str, float | None] | None = None,
     top_p: float = 1.0,
     constraints: Constraints | None = None,
     prior: str | None = None,
     batch_size: int = BATCH["cpu"],
     checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None,
+    **asked,
 ) -> Batches:
     """Draws in batches.
 
     Args:
         model: the model.
         seed: any integer.
-        beta: the knob; None is what the model's card recommends.
-        temperature: of every choice; None likewise.
-        part_temperature: exceptions for parts of the crystal, by the names of
-            :data:`crystalvae.decoder.PARTS`; None likewise.
-        stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; None likewise.
-        element_bias: of the same, on top of the card's where that holds.
-        refine: of :func:`~crystalvae.design.settings.refinement_of`; None likewise.
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
         prior: ``gaussian`` or ``flow``; None is the model's own.
         batch_size: latent vectors decoded together.
         checks: what is asked of each crystal.
+        **asked: of :func:`~crystalvae.design.settings.sampling_defaults`: β,
+            temperatures, biases, refinement.
     """
-    how = sampling_defaults(
-        model,
-        beta=beta,
-        temperature=temperature,
-        part_temperature=part_temperature,
-        stop_bias=stop_bias,
-        element_bias=element_bias,
-        refine=refine,
-    )
+    how = sampling_defaults(model, **asked)
     return Batches(
         model=model,
         seed=seed,
@@ -207,19 +191,16 @@ def batches(
     )
 
 
-def draws(
-    model: CrystalVAE, *, num_workers: int = 1, **options
-) -> Iterator[AsymmetricUnit | None]:
+def draws(model: CrystalVAE, **options) -> Iterator[AsymmetricUnit | None]:
     """Endless raw draws; None for one that could not be completed.
 
     The n-th draw depends on the seed, n and the options only.
 
     Args:
         model: the model.
-        num_workers: processes that draw ahead; 1 is this one.
         **options: of :func:`batches`.
     """
-    for batch in ordered_map(batches(model, **options), count(), num_workers):
+    for batch in map(batches(model, **options), count()):
         yield from (crystal for crystal, _ in batch)
 
 
@@ -274,10 +255,10 @@ def draw_checked(
     """
     limit = num if raw else max_draws or MAX_DRAWS_PER_CRYSTAL * max(num, 20)
     kept: list[Draw] = []
-    report = DrawReport()
     size = options.pop("batch_size", None) or batch_size_for(
         num, checked=not raw, device=model.device
     )
+    report = DrawReport(batch_size=size)
     each = batches(
         model,
         batch_size=size,

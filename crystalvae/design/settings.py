@@ -29,7 +29,8 @@ def sampling_defaults(
         model: the model.
         beta: the knob.
         temperature: of every choice; where given, the card's exceptions do not hold.
-        part_temperature: exceptions for parts of the crystal.
+        part_temperature: exceptions for parts of the crystal, by the names of
+            :data:`crystalvae.decoder.PARTS`.
         stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; the card's is
             one of its exceptions.
         element_bias: likewise, but what is asked for is added to the card's.

@@ -68,10 +68,10 @@ def calibrate_elements(
     compositions. Each round draws compositions and changes the bias by what is still
     missing; the mean of the last half of the biases is the result (stochastic
     approximation with averaging: B. T. Polyak and A. B. Juditsky, SIAM J. Control
-    Optim. 30, 838, 1992). The least change that gives a mean is an
-    exponential tilt (E. T. Jaynes, Phys. Rev. 106, 620, 1957), here of probabilities
-    in the atomic mass. Compositions are those of first drafts, not of what is drawn
-    again or falls in checks.
+    Optim. 30, 838, 1992). The least change that gives a mean is an exponential tilt
+    (E. T. Jaynes, Phys. Rev. 106, 620, 1957), here of probabilities in the atomic mass.
+    Compositions are those of first drafts, not of what is drawn again or falls in
+    checks.
 
     Args:
         model: the model.
