@@ -108,20 +108,38 @@ def test_as_many_processes_as_asked_for_work_at_once(tmp_path):
     assert list(ordered_map(work, range(4), 2)) == [0, 1, 2, 3]
 
 
+def alive(pid):
+    """``Process.is_alive`` may be wrong while another thread waits for its end."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:
+        return not Path("/proc").exists()
+    return state.rpartition(")")[2].split()[0] != "Z"
+
+
+def ended(pids, seconds=15):
+    deadline = time.monotonic() + seconds
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not any(map(alive, pids))
+
+
 def rest(number):
     time.sleep(0 if number == 0 else 30)
 
 
 def test_who_stops_early_does_not_wait():
     before = set(multiprocessing.active_children())
-    began = time.monotonic()
     found = ordered_map(rest, range(10), 2)
     next(found)
+    workers = {p.pid for p in set(multiprocessing.active_children()) - before}
+    assert len(workers) == 2
+    began = time.monotonic()
     found.close()
-    started = set(multiprocessing.active_children()) - before
-    for process in started:
-        process.join(10)
-    assert not any(process.is_alive() for process in started)
+    assert ended(workers)
     assert time.monotonic() - began < 15
 
 
@@ -139,15 +157,6 @@ next(found)
 """
 
 
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 @pytest.mark.skipif(not parallel.forks(), reason="the script is not importable")
 def test_workers_end_with_their_parent():
     parent = subprocess.Popen(
@@ -158,11 +167,7 @@ def test_workers_end_with_their_parent():
     assert all(map(alive, workers))
     parent.kill()
     parent.wait()
-    for _ in range(100):
-        if not any(map(alive, workers)):
-            break
-        time.sleep(0.1)
-    assert not any(map(alive, workers))
+    assert ended(workers)
 
 
 def die_elsewhere(parent, deadly, number):

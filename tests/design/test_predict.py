@@ -1,4 +1,5 @@
 import multiprocessing
+import time
 
 import numpy as np
 import pytest
@@ -43,8 +44,9 @@ def test_processes_change_no_prediction(tiny_model):
     options = {"seed": 1, "batch_size": 4}
     alone = predict(tiny_model, CELLS, 3, num_workers=1, **options)
     several = predict(tiny_model, CELLS, 3, num_workers=2, **options)
-    for process in multiprocessing.active_children():
-        process.join(10)
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not multiprocessing.active_children()
     for own, others in zip(alone, several):
         for crystal, other in zip(own, others):
