@@ -143,6 +143,33 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_search_options(parser: argparse.ArgumentParser, beta: str) -> None:
+    """Add what decides how far crystals are drawn around known ones.
+
+    Args:
+        parser: of a verb.
+        beta: which β is the default.
+    """
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="any integer (%(default)s)"
+    )
+    parser.add_argument(
+        "--beta",
+        type=positive,
+        help=f"the knob: small keeps nearly all of a crystal, large little ({beta})",
+    )
+    parser.add_argument(
+        "--spread",
+        type=number,
+        default=1.0,
+        help="the noise of the latent vectors is multiplied by this (%(default)s)",
+    )
+    parser.add_argument(
+        "--temperature", type=number, default=1.0, help="of every choice (%(default)s)"
+    )
+    add_refine_option(parser)
+
+
 def add_refine_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--refine``."""
     parser.add_argument(

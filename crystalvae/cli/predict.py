@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _cells(args: argparse.Namespace) -> list[dict[int, int]]:
     """Contents of the primitive cells that the options allow."""
-    from crystalvae.cli.sample import parse_formula, parse_range
+    from crystalvae.cli.constraints import parse_formula, parse_range
     from crystalvae.errors import ConfigError
 
     if args.formula_units and args.num_atoms:

@@ -90,6 +90,32 @@ def usable_crystals(
     return crystals
 
 
+def named_crystals(
+    path: str,
+) -> tuple[list[tuple[str, AsymmetricUnit]], list[tuple[str, str]]]:
+    """As :func:`usable_crystals`, with identifiers, and why others cannot be used.
+
+    Returns:
+        (identifier, crystal) and (identifier, reason).
+
+    Raises:
+        DataError: nothing can be used.
+    """
+    if (Path(path) / MANIFEST).exists():
+        dataset = PackedDataset(path)
+        return list(zip(dataset.material_ids, dataset)), []
+    found, refused = [], []
+    for entry in read_entries(path):
+        try:
+            found.append((entry.material_id, crystal_of(entry)))
+        except InvalidStructureError as error:
+            refused.append((entry.material_id, str(error)))
+    if not found:
+        why = f" ({refused[0][1]})" if refused else ""
+        raise DataError(f"{path} holds no structure that can be used{why}")
+    return found, refused
+
+
 def open_known(path: str) -> PackedDataset | list[AsymmetricUnit]:
     """Known crystals: a data set as it lies on disk, or any input as asymmetric units.
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Latents = Callable[[int, int, torch.Generator], torch.Tensor]
+
 BATCH = {"cpu": 512, "cuda": 4096}
 """Most latent vectors that are decoded together."""
 FEW = 64
@@ -128,6 +130,8 @@ class Batches:
     """What must hold."""
     prior: str | None = None
     """``gaussian`` or ``flow``; None is the model's own."""
+    latents: Latents | None = None
+    """What gives the latent vectors; None draws them from the prior."""
     checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None
     """What is asked of each crystal; None leaves it out."""
 
@@ -136,9 +140,13 @@ class Batches:
     ) -> list[tuple[AsymmetricUnit | None, dict[str, CheckResult]]]:
         """Crystals, None for one that could not be completed, and their checks."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        z = self.model.prior_sample(
-            self.batch_size, beta=self.beta, generator=generator, prior=self.prior
-        )
+        if self.latents is None:
+            z = self.model.prior_sample(
+                self.batch_size, beta=self.beta, generator=generator, prior=self.prior
+            )
+        else:
+            first = number * self.batch_size
+            z = self.latents(first, self.batch_size, generator)
         crystals = generate(
             self.model,
             z,
@@ -160,6 +168,7 @@ def batches(
     top_p: float = 1.0,
     constraints: Constraints | None = None,
     prior: str | None = None,
+    latents: Latents | None = None,
     batch_size: int = BATCH["cpu"],
     checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None,
     **asked,
@@ -172,6 +181,8 @@ def batches(
         top_p: nucleus of the categorical choices.
         constraints: what must hold.
         prior: ``gaussian`` or ``flow``; None is the model's own.
+        latents: from the number of the first draw, how many and a source of noise on
+            the CPU to latent vectors, where not from the prior.
         batch_size: latent vectors decoded together.
         checks: what is asked of each crystal.
         **asked: of :func:`~crystalvae.design.settings.sampling_defaults`: β,
@@ -187,6 +198,7 @@ def batches(
         refinement=Refinement(**how["refine"]),
         constraints=constraints,
         prior=prior,
+        latents=latents,
         checks=checks,
     )
 

@@ -1,0 +1,127 @@
+"""``crystalvae axes``: the main axes of the latent space and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from crystalvae.cli.options import (
+    add_machine_options,
+    add_refine_option,
+    at_least,
+    positive,
+    seed,
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "axes", help="main axes of the latent space: what goes with them, walks along"
+    )
+    parser.add_argument("model", help="shipped name or directory of a model")
+    parser.add_argument("dataset", help="structures, prepared or as for prepare")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
+    parser.add_argument(
+        "--start", help="a structure in the middle of the walks (the mean of all)"
+    )
+    parser.add_argument(
+        "--axes", type=at_least(1), default=8, help="how many (%(default)s)"
+    )
+    parser.add_argument(
+        "--reach",
+        type=positive,
+        default=3.0,
+        help="standard deviations to both sides (%(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=at_least(2), default=7, help="points of a walk (%(default)s)"
+    )
+    parser.add_argument(
+        "-n",
+        type=at_least(3),
+        default=2000,
+        help="random structures used (%(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="of that choice (%(default)s)"
+    )
+    parser.add_argument("--beta", type=positive, help="the knob (0.3)")
+    add_refine_option(parser)
+    add_machine_options(parser, "device")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find the axes, walk along them, plot and write."""
+    import random
+
+    import numpy as np
+
+    from crystalvae.cli.walk import one_crystal, write_points
+    from crystalvae.data.load import usable_crystals
+    from crystalvae.data.packed import MANIFEST, PackedDataset
+    from crystalvae.design.output import open_directory, write_table
+    from crystalvae.design.walk import axes_beta, latent_axes, plot_axes, walk_axis
+    from crystalvae.errors import DataError
+    from crystalvae.model import CrystalVAE
+
+    model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    start = None if args.start is None else one_crystal(model, args.start)
+    properties = {}
+    if (Path(args.dataset) / MANIFEST).exists():
+        dataset = PackedDataset(args.dataset)
+        size = min(args.n, len(dataset))
+        rows = random.Random(args.seed).sample(range(len(dataset)), size)
+        crystals = [dataset[row] for row in rows]
+        properties = {name: v[rows] for name, v in dataset.properties.items()}
+    else:
+        crystals = usable_crystals(args.dataset, args.n, args.seed)
+    if len(crystals) < 3:
+        raise DataError(f"{args.dataset} holds fewer than three usable structures")
+    directory = open_directory(args.output)
+    beta = axes_beta(model) if args.beta is None else args.beta
+    axes = latent_axes(model, crystals, num=args.axes, beta=beta, properties=properties)
+    amounts = np.linspace(-args.reach, args.reach, args.steps)
+    points, texts = [], []
+    for axis in range(len(axes.share)):
+        found = walk_axis(
+            model,
+            axes,
+            axis,
+            start=start,
+            reach=args.reach,
+            steps=args.steps,
+            beta=beta,
+            refine=args.refine,
+        )
+        points += [
+            ({"axis": axis + 1, "amount": round(float(amount), 3)}, crystal)
+            for amount, crystal in zip(amounts, found)
+        ]
+        texts.append([None if c is None else f"{c.formula} {c.symbol}" for c in found])
+    summary = {
+        "model": str(args.model),
+        "dataset": str(args.dataset),
+        "structures": len(crystals),
+        "start": None if start is None else start.formula,
+        "beta": beta,
+        "seed": args.seed,
+    }
+    write_points(directory, points, summary)
+    rows = [
+        {
+            "axis": axis + 1,
+            "variance_share": round(float(axes.share[axis]), 4),
+            **{name: round(float(v[axis]), 3) for name, v in axes.meaning.items()},
+        }
+        for axis in range(len(axes.share))
+    ]
+    write_table(directory / "axes.csv", rows)
+    plot_axes(axes, texts, directory / "axes.png")
+    for axis, walk in enumerate(texts):
+        ranked = sorted(axes.meaning.items(), key=lambda pair: -abs(pair[1][axis]))
+        meaning = ", ".join(f"{name} {v[axis]:+.2f}" for name, v in ranked[:4])
+        print(f"axis {axis + 1} ({axes.share[axis]:.1%} of the variance): {meaning}")
+        print("   " + " → ".join(text or "?" for text in walk))
+    print(f"CIFs, axes.csv, axes.png and table in {directory}")
+    return 0

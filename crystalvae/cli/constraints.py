@@ -1,0 +1,117 @@
+"""Options that say what every crystal must obey."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_constraint_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--num-atoms``, ``--elements``, ``--composition`` and ``--space-group``."""
+    parser.add_argument(
+        "--num-atoms",
+        metavar="N or A-B",
+        help="atoms in the primitive cell, a number or a range",
+    )
+    parser.add_argument(
+        "--elements", metavar="Li,Fe,...", help="elements that may occur"
+    )
+    parser.add_argument(
+        "--composition", metavar="FORMULA", help="formula of the primitive cell"
+    )
+    parser.add_argument(
+        "--space-group", metavar="N,M-K,...", help="space-group numbers that may occur"
+    )
+
+
+def parse_range(text: str, what: str) -> tuple[int, int]:
+    """First and last of a number or a range ``A-B``.
+
+    Args:
+        text: what the user gave.
+        what: name of the option.
+
+    Raises:
+        ConfigError: it is neither, or empty.
+    """
+    from crystalvae.errors import ConfigError
+
+    low, _, high = text.partition("-")
+    try:
+        first = int(low)
+        last = int(high) if high else first
+    except ValueError as error:
+        raise ConfigError(
+            f"{what} must be a number or a range A-B, not {text!r}"
+        ) from error
+    if not 1 <= first <= last:
+        raise ConfigError(f"{what} {text!r} is an empty range")
+    return first, last
+
+
+def parse_element(symbol: str) -> int:
+    """Atomic number of an element symbol.
+
+    Raises:
+        ConfigError: there is no such element.
+    """
+    from ase.data import atomic_numbers
+
+    from crystalvae.errors import ConfigError
+
+    if symbol not in atomic_numbers or symbol == "X":
+        raise ConfigError(f"{symbol!r} is no element symbol")
+    return atomic_numbers[symbol]
+
+
+def parse_formula(text: str, what: str) -> dict[int, int]:
+    """Atomic number → count of a formula, as it is written.
+
+    Args:
+        text: what the user gave.
+        what: name of the option.
+
+    Raises:
+        ConfigError: it is no formula, or not integral.
+    """
+    from pymatgen.core import Composition
+
+    from crystalvae.errors import ConfigError
+
+    try:
+        counts = Composition(text).as_dict()
+    except ValueError as error:
+        raise ConfigError(f"{what} {text!r}: {error}") from error
+    if not counts or any(n != int(n) for n in counts.values()):
+        raise ConfigError(f"{what} {text!r} is not integral")
+    return {parse_element(symbol): int(n) for symbol, n in counts.items()}
+
+
+def parse_constraints(args: argparse.Namespace):
+    """Constraints from :func:`add_constraint_options`.
+
+    Raises:
+        ConfigError: an option cannot be understood.
+    """
+    from crystalvae.errors import ConfigError
+    from crystalvae.generation import Constraints
+
+    composition = elements = groups = None
+    if args.composition is not None:
+        composition = parse_formula(args.composition, "--composition")
+    if args.elements is not None:
+        symbols = args.elements.replace("-", ",").split(",")
+        elements = frozenset(parse_element(s.strip()) for s in symbols)
+    if args.space_group is not None:
+        found: set[int] = set()
+        for part in args.space_group.split(","):
+            first, last = parse_range(part, "--space-group")
+            found.update(range(first, last + 1))
+        if max(found) > 230:
+            raise ConfigError("--space-group goes from 1 to 230")
+        groups = frozenset(found)
+    low, high = (
+        (1, None)
+        if args.num_atoms is None
+        else parse_range(args.num_atoms, "--num-atoms")
+    )
+    return Constraints(composition, elements, groups, low, high)

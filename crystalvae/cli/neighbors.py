@@ -1,0 +1,173 @@
+"""``crystalvae neighbors``: search around known crystals."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from crystalvae.cli.constraints import add_constraint_options, parse_constraints
+from crystalvae.cli.options import add_machine_options, add_search_options, at_least
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "neighbors", help="draw crystals around known ones, as near as beta says"
+    )
+    parser.add_argument("model", help="shipped name or directory of a model")
+    parser.add_argument("input", help="one structure or more, as for prepare")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
+    parser.add_argument(
+        "-n",
+        type=at_least(1),
+        default=100,
+        help="draws that pass the checks, for all structures together (%(default)s); "
+        "the distinct crystals among them are written",
+    )
+    add_search_options(parser, beta="0.15")
+    add_constraint_options(parser)
+    parser.add_argument(
+        "--distortions",
+        action="store_true",
+        help="also write what has the elements of another crystal on the same Wyckoff "
+        "positions and does not match it (most would relax to the same crystal)",
+    )
+    parser.add_argument(
+        "--unlisted",
+        metavar="DATA",
+        help="known crystals, as the training set: what is like one of these is left "
+        "out",
+    )
+    add_machine_options(parser, "device", "workers", "progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search and write."""
+    import time
+    from dataclasses import asdict
+
+    from crystalvae.data.load import open_known
+    from crystalvae.design.neighbors import (
+        change,
+        default_beta,
+        is_listed,
+        neighbors,
+    )
+    from crystalvae.design.output import (
+        describe,
+        formula_name,
+        open_directory,
+        write_crystals,
+    )
+    from crystalvae.design.settings import refinement_of
+    from crystalvae.errors import CrystalVAEError
+    from crystalvae.model import CrystalVAE
+    from crystalvae.screening.uniqueness import ReferenceIndex
+
+    constraints = parse_constraints(args)
+    model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    names, known, refused = encodable_inputs(model, args.input)
+    listed = None if args.unlisted is None else open_known(args.unlisted)
+    directory = open_directory(args.output)
+    began = time.perf_counter()
+    found, report = neighbors(
+        model,
+        known,
+        args.n,
+        beta=args.beta,
+        spread=args.spread,
+        temperature=args.temperature,
+        distortions=args.distortions,
+        seed=args.seed,
+        refine=args.refine,
+        constraints=constraints,
+        progress=args.progress,
+        num_workers=args.workers,
+    )
+    dropped = 0
+    if listed is not None:
+        crystals = [item.crystal for item in found]
+        index = ReferenceIndex(listed)
+        old = is_listed(crystals, index, args.distortions, num_workers=args.workers)
+        found = [item for item, is_old in zip(found, old) if not is_old]
+        dropped = sum(old)
+    if not found:
+        raise CrystalVAEError(
+            f"all of {report.draws.kept} draws are known crystals; raise -n, --beta or "
+            "--temperature"
+        )
+    crystals = [item.crystal for item in found]
+    files = [f"{i:04d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
+    rows = [
+        {
+            "file": f"{file}.cif",
+            **describe(item.crystal),
+            "near": names[item.origin],
+            "near_formula": known[item.origin].formula,
+            "change": change(known[item.origin], item.crystal),
+            "distance": round(item.distance, 4),
+            "times_drawn": item.count,
+            "draw": item.draw,
+        }
+        for file, item in zip(files, found)
+    ]
+    seconds = time.perf_counter() - began
+    fallen = dict(report.draws.fallen.most_common())
+    summary = {
+        "model": str(args.model),
+        "input": str(args.input),
+        "structures": len(known),
+        "refused": dict(refused),
+        "seed": args.seed,
+        "beta": default_beta(model) if args.beta is None else args.beta,
+        "spread": args.spread,
+        "temperature": args.temperature,
+        "refine": asdict(refinement_of(model, args.refine)),
+        "draws": report.draws.draws,
+        "fallen": fallen,
+        "passed": report.draws.kept,
+        "the_structures_themselves": report.same,
+        "distorted": report.distorted,
+        "repeated": report.repeated,
+        "listed": dropped,
+        "written": len(found),
+        "seconds": round(seconds, 2),
+        "note": "checked for plausibility; stability was not computed, and novelty "
+        + (
+            "not beyond the structures themselves"
+            if listed is None
+            else f"against {args.unlisted}"
+        ),
+    }
+    write_crystals(directory, crystals, files, rows, summary)
+    fell = ", ".join(f"{n} {reason}" for reason, n in fallen.items())
+    more = "" if listed is None else f", {dropped} are listed"
+    print(
+        f"{len(found)} crystals in {directory} from {report.draws.draws} draws "
+        f"({fell or 'none'} fell; {report.same} are the structures themselves, "
+        f"{report.distorted} distorted, {report.repeated} repeats{more}) in "
+        f"{seconds:.1f} s; first {crystals[0]}"
+    )
+    return 0
+
+
+def encodable_inputs(model, path: str) -> tuple[list, list, list[tuple[str, str]]]:
+    """Identifiers, crystals that a model can emit, and (identifier, reason) of others.
+
+    Raises:
+        DataError: there is none.
+    """
+    from crystalvae.data.load import named_crystals
+    from crystalvae.errors import DataError
+
+    found, refused = named_crystals(path)
+    names, crystals = [], []
+    for name, crystal in found:
+        if model.config.decoder.fits(len(crystal.wyckoffs), crystal.composition):
+            names.append(name)
+            crystals.append(crystal)
+        else:
+            refused.append((name, "it is larger than the model can emit"))
+    if not crystals:
+        raise DataError(f"{path} holds no structure that this model can emit")
+    return names, crystals, refused

@@ -1,0 +1,196 @@
+"""``crystalvae optimize``: search for unlisted crystals with a property."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from crystalvae.cli.constraints import add_constraint_options, parse_constraints
+from crystalvae.cli.options import (
+    add_machine_options,
+    add_search_options,
+    at_least,
+    finite,
+    number,
+)
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "optimize", help="search for unlisted crystals with a property"
+    )
+    parser.add_argument("model", help="shipped name or directory of a model")
+    parser.add_argument("dataset", help="prepared data set that has the property")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
+    parser.add_argument(
+        "--property",
+        required=True,
+        metavar="NAME",
+        help="a column of the data set, density (g/cm3) or volume_per_atom (A3)",
+    )
+    goal = parser.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--maximize", action="store_true", help="the larger the better")
+    goal.add_argument("--minimize", action="store_true", help="the smaller the better")
+    goal.add_argument("--target", type=finite, metavar="X", help="as near X as can be")
+    parser.add_argument(
+        "-n", type=at_least(1), default=50, help="crystals to write (%(default)s)"
+    )
+    parser.add_argument(
+        "--start",
+        metavar="INPUT",
+        help="structures to search around (the best of the data set)",
+    )
+    parser.add_argument(
+        "--rounds", type=at_least(1), default=5, help="of the search (%(default)s)"
+    )
+    parser.add_argument(
+        "--draws",
+        type=at_least(1),
+        default=200,
+        help="that pass the checks in each round (%(default)s)",
+    )
+    parser.add_argument(
+        "--parents",
+        type=at_least(1),
+        default=20,
+        help="best crystals, one of each formula, around which the next round draws "
+        "(%(default)s)",
+    )
+    parser.add_argument(
+        "--caution",
+        type=number,
+        default=1.0,
+        help="standard deviations of a prediction that count against a crystal "
+        "(%(default)s)",
+    )
+    add_search_options(parser, beta="0.15")
+    add_constraint_options(parser)
+    add_machine_options(parser, "device", "workers", "progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Learn the property, search, plot and write."""
+    import time
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from crystalvae.cli.neighbors import encodable_inputs
+    from crystalvae.data.packed import PackedDataset
+    from crystalvae.design.neighbors import change, default_beta
+    from crystalvae.design.optimize import Goal, best_known, optimize, plot_search
+    from crystalvae.design.output import (
+        describe,
+        formula_name,
+        open_directory,
+        write_crystals,
+    )
+    from crystalvae.design.properties import EPOCHS, fit_property, property_values
+    from crystalvae.design.settings import refinement_of
+    from crystalvae.errors import CrystalVAEError
+    from crystalvae.model import CrystalVAE
+    from crystalvae.screening.uniqueness import ReferenceIndex
+
+    constraints = parse_constraints(args)
+    direction = "maximize" if args.maximize else "minimize"
+    if args.target is not None:
+        goal = Goal("target", args.target, args.caution)
+    else:
+        goal = Goal(direction, caution=args.caution)
+    dataset = PackedDataset(args.dataset)
+    values = property_values(dataset, args.property)
+    model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    if args.start is None:
+        starts = best_known(model, dataset, values, goal, args.parents)
+    else:
+        starts = encodable_inputs(model, args.start)[1]
+    directory = open_directory(args.output)
+    began = time.perf_counter()
+    disable = None if args.progress else True
+    with tqdm(total=EPOCHS, unit="pass", desc="learn", disable=disable) as bar:
+        regression = fit_property(
+            model, dataset, values, seed=args.seed, advance=bar.update
+        )
+    learned = {name: round(v, 4) for name, v in regression.metrics.items()}
+    print(
+        f"{args.property} of {learned['held_out']} crystals held out: mean absolute "
+        f"error {learned['error']:g} (always the mean: {learned['baseline']:g}), "
+        f"R2 {learned['r2']:g}"
+    )
+    with tqdm(total=args.rounds, unit="round", desc="search", disable=disable) as bar:
+        found, history = optimize(
+            model,
+            regression,
+            goal,
+            starts,
+            ReferenceIndex(dataset),
+            rounds=args.rounds,
+            draws=args.draws,
+            parents=args.parents,
+            beta=args.beta,
+            spread=args.spread,
+            temperature=args.temperature,
+            seed=args.seed,
+            refine=args.refine,
+            constraints=constraints,
+            num_workers=args.workers,
+            advance=bar.update,
+        )
+    if not found:
+        raise CrystalVAEError(
+            f"every crystal that was drawn is in {args.dataset}; raise --draws, --beta "
+            "or --temperature"
+        )
+    best = found[: args.n]
+    files = [f"{i:04d}_{formula_name(item.crystal)}" for i, item in enumerate(best)]
+    rows = [
+        {
+            "file": f"{file}.cif",
+            **describe(item.crystal),
+            f"predicted_{args.property}": round(item.value, 4),
+            "uncertainty": round(item.doubt, 4),
+            "round": item.round,
+            "parent": item.parent.formula,
+            "change": change(item.parent, item.crystal),
+        }
+        for file, item in zip(files, best)
+    ]
+    summary = {
+        "model": str(args.model),
+        "dataset": str(args.dataset),
+        "property": args.property,
+        "goal": goal.direction if args.target is None else {"target": args.target},
+        "caution": args.caution,
+        "regression": learned,
+        "seed": args.seed,
+        "beta": default_beta(model) if args.beta is None else args.beta,
+        "spread": args.spread,
+        "temperature": args.temperature,
+        "refine": asdict(refinement_of(model, args.refine)),
+        "starts": [crystal.formula for crystal in starts],
+        "rounds": [
+            {
+                "draws": item.draws,
+                "passed": item.passed,
+                "known": item.known,
+                "repeated": item.repeated,
+                "new": len(item.values),
+            }
+            for item in history
+        ],
+        "found": len(found),
+        "written": len(best),
+        "seconds": round(time.perf_counter() - began, 2),
+        "note": "the property is a regression's, from the latent vector, and nothing "
+        "was computed from first principles; none is in the data set; stability was "
+        "not computed",
+    }
+    write_crystals(directory, [item.crystal for item in best], files, rows, summary)
+    plot_search(args.property, values, goal, history, directory / "search.png")
+    print(
+        f"{len(best)} of {len(found)} crystals in {directory}, none of them in "
+        f"{args.dataset}; first {best[0].crystal}: {best[0].value:.4g} ± "
+        f"{best[0].doubt:.2g}"
+    )
+    return 0

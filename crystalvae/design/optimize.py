@@ -1,0 +1,255 @@
+"""Steer to a property: search around the best crystals, round after round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystalvae.design.neighbors import (
+    Around,
+    default_beta,
+    is_listed,
+    merge_distorted,
+)
+from crystalvae.design.sample import draw_checked
+from crystalvae.errors import ConfigError, CrystalVAEError
+from crystalvae.screening.uniqueness import (
+    Formula,
+    ReferenceIndex,
+    duplicate_of,
+    formula_key,
+)
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.data.packed import PackedDataset
+    from crystalvae.design.properties import PropertyModel
+    from crystalvae.model import CrystalVAE
+
+DIRECTIONS = ("maximize", "minimize", "target")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted of a property."""
+
+    direction: str = "minimize"
+    """One of :data:`DIRECTIONS`."""
+    target: float = math.nan
+    """The value that is wanted, where the direction is ``target``."""
+    caution: float = 1.0
+    """Standard deviations of the prediction by which a crystal is thought worse than
+    predicted, so that the search does not run to where nothing is known."""
+
+    def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            raise ConfigError(f"a goal is one of {', '.join(DIRECTIONS)}")
+        if self.direction == "target" and not math.isfinite(self.target):
+            raise ConfigError("a target must be a finite number")
+        if not 0 <= self.caution < math.inf:
+            raise ConfigError("caution is a number from 0 upwards")
+
+    def cost(self, mean: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
+        """What is to be small: distance from the goal plus caution times doubt."""
+        if self.direction == "target":
+            distance = np.abs(mean - self.target)
+        else:
+            distance = mean if self.direction == "minimize" else -mean
+        return distance + self.caution * doubt
+
+
+@dataclass
+class Found:
+    """A crystal that the search found."""
+
+    crystal: AsymmetricUnit
+    """The crystal."""
+    value: float
+    """Predicted property."""
+    doubt: float
+    """Standard deviation over the members of the ensemble."""
+    round: int
+    """Round in which it was first drawn, from 1."""
+    parent: AsymmetricUnit
+    """The crystal from whose posterior it was drawn."""
+
+
+@dataclass
+class Round:
+    """What one round of the search drew."""
+
+    draws: int
+    """Latent vectors decoded."""
+    passed: int
+    """Draws that passed the checks."""
+    known: int
+    """Of these, in the data set or among the starting crystals, distorted or not."""
+    repeated: int
+    """Of these, drawn before, distorted or not."""
+    values: np.ndarray
+    """Predictions of those that are neither."""
+
+
+def optimize(
+    model: CrystalVAE,
+    regression: PropertyModel,
+    goal: Goal,
+    starts: Sequence[AsymmetricUnit],
+    known: ReferenceIndex,
+    *,
+    rounds: int = 5,
+    draws: int = 200,
+    parents: int = 20,
+    beta: float | None = None,
+    spread: float = 1.0,
+    temperature: float = 1.0,
+    seed: int = 0,
+    num_workers: int | None = None,
+    advance: Callable[[], object] | None = None,
+    **options,
+) -> tuple[list[Found], list[Round]]:
+    """Search for unlisted crystals with a property.
+
+    Each round draws around the best crystals so far, at a β that keeps most of them,
+    decodes, drops what fails the checks, what is known and what repeats, encodes the
+    rest again and predicts its property from its own latent vector: what the regression
+    judges is always a crystal, never a point between crystals.
+
+    Args:
+        model: the model.
+        regression: the property from a latent vector.
+        goal: what is wanted.
+        starts: where the first round searches.
+        known: crystals that are not to be found again.
+        rounds: of the search.
+        draws: that pass the checks in each.
+        parents: best crystals around which the next round draws.
+        beta: the knob; None is that of :mod:`crystalvae.design.neighbors`.
+        spread: of the draws, see :class:`~crystalvae.design.neighbors.Around`.
+        temperature: of every choice.
+        seed: any integer.
+        num_workers: processes; None is one a core where they save time.
+        advance: called after each round.
+        **options: of :func:`~crystalvae.design.sample.draw_checked`.
+
+    Returns:
+        What was found, best first, and the rounds.
+
+    Raises:
+        ConfigError: there is no crystal to start from.
+        CrystalVAEError: no draw of the first round passes the checks.
+    """
+    if not starts:
+        raise ConfigError("there is no crystal to start from")
+    beta = default_beta(model) if beta is None else beta
+    costs = goal.cost(*regression.predict(model, starts)).tolist()
+    population = list(zip(costs, starts))
+    pool: list[Found] = []
+    history: list[Round] = []
+    for number in range(1, rounds + 1):
+        around = _best(population, parents)
+        try:
+            kept, report = draw_checked(
+                model,
+                draws,
+                seed=seed + number - 1,
+                beta=beta,
+                temperature=temperature,
+                latents=Around(model.encode(around, beta), spread),
+                num_workers=num_workers,
+                **options,
+            )
+        except CrystalVAEError:
+            if number == 1:
+                raise
+            break
+        crystals = [draw.crystal for draw in kept]
+        older = [*starts, *(item.crystal for item in pool)]
+        everything = [*older, *crystals]
+        matches = duplicate_of(everything, num_workers=num_workers)
+        labels = merge_distorted(everything, matches)[len(older) :]
+        fresh = [i for i, first in enumerate(labels) if first == len(older) + i]
+        listed = is_listed([crystals[i] for i in fresh], known, num_workers=num_workers)
+        new = [i for i, old in zip(fresh, listed) if not old]
+        old = sum(listed) + sum(first < len(starts) for first in labels)
+        mean, doubt = np.empty(0), np.empty(0)
+        if new:
+            mean, doubt = regression.predict(model, [crystals[i] for i in new])
+        for i, value, unsure in zip(new, mean.tolist(), doubt.tolist()):
+            parent = around[kept[i].index % len(around)]
+            pool.append(Found(crystals[i], value, unsure, number, parent))
+            population.append((float(goal.cost(value, unsure)), crystals[i]))
+        repeated = len(kept) - old - len(new)
+        history.append(Round(report.draws, len(kept), old, repeated, mean))
+        if advance is not None:
+            advance()
+    pool.sort(key=lambda item: float(goal.cost(item.value, item.doubt)))
+    return pool, history
+
+
+def _best(
+    population: list[tuple[float, AsymmetricUnit]], num: int
+) -> list[AsymmetricUnit]:
+    """The crystals of least cost, one of each formula."""
+    found: dict[Formula, AsymmetricUnit] = {}
+    for _, crystal in sorted(population, key=lambda pair: pair[0]):
+        found.setdefault(formula_key(crystal.composition), crystal)
+        if len(found) == num:
+            break
+    return list(found.values())
+
+
+def best_known(
+    model: CrystalVAE,
+    dataset: PackedDataset,
+    values: np.ndarray,
+    goal: Goal,
+    num: int,
+) -> list[AsymmetricUnit]:
+    """Crystals of a data set that come nearest to a goal, one of each formula.
+
+    Args:
+        model: the model, which must be able to emit them.
+        dataset: the crystals.
+        values: the property of each, NaN where it is unknown.
+        goal: what is wanted.
+        num: how many.
+    """
+    costs = goal.cost(values)
+    found: dict[Formula, AsymmetricUnit] = {}
+    for row in np.argsort(costs, kind="stable"):  # NaN comes last
+        if len(found) == num or not np.isfinite(costs[row]):
+            break
+        crystal = dataset[int(row)]
+        if model.config.decoder.fits(len(crystal.wyckoffs), crystal.composition):
+            found.setdefault(formula_key(crystal.composition), crystal)
+    return list(found.values())
+
+
+def plot_search(
+    name: str, values: np.ndarray, goal: Goal, history: Sequence[Round], output: Path
+) -> None:
+    """Draw the property in the data set and in each round to a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawn = [(n, item.values) for n, item in enumerate(history, 1) if len(item.values)]
+    columns = [values[np.isfinite(values)], *(column for _, column in drawn)]
+    labels = ["data set", *(f"round {n}" for n, _ in drawn)]
+    figure, axis = pyplot.subplots(figsize=(1.5 + 1.1 * len(labels), 4.5))
+    axis.violinplot(columns, showmedians=True, widths=0.8)
+    axis.set_xticks(range(1, len(labels) + 1), labels)
+    if goal.direction == "target":
+        axis.axhline(goal.target, color="k", linestyle=":", label="target")
+        axis.legend()
+    axis.set_ylabel(f"{name}, predicted (data set: given)")
+    axis.grid(axis="y", alpha=0.3)
+    figure.savefig(output, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)

@@ -1,0 +1,139 @@
+import json
+
+import numpy as np
+import pytest
+
+from crystalvae.cli import main
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.design.neighbors import is_listed
+from crystalvae.design.optimize import Goal, best_known, optimize
+from crystalvae.design.properties import fit_property, property_values
+from crystalvae.errors import ConfigError, DataError
+from crystalvae.screening.density import density_of
+from crystalvae.screening.uniqueness import ReferenceIndex
+from tests.cli.conftest import table
+from tests.conftest import random_setting
+
+
+@pytest.fixture(scope="module")
+def density(shipped, prototypes):
+    return fit_property(
+        shipped, prototypes, property_values(prototypes, "density"), seed=1
+    )
+
+
+def test_costs_point_to_the_goal():
+    values = np.array([1.0, 2.0, 4.0])
+    assert np.argmin(Goal("maximize").cost(values)) == 2
+    assert np.argmin(Goal("minimize").cost(values)) == 0
+    assert np.argmin(Goal("target", 2.5).cost(values)) == 1
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize", "target"])
+def test_doubt_counts_against_a_crystal(direction):
+    goal = Goal(direction, 1.0, caution=2.0)
+    assert goal.cost(3.0, 0.5) == pytest.approx(goal.cost(3.0, 0.0) + 1.0)
+
+
+@pytest.mark.parametrize(
+    "fields", [("nearest",), ("target",), ("minimize", np.nan, -1.0)]
+)
+def test_an_impossible_goal_is_refused(fields):
+    with pytest.raises(ConfigError):
+        Goal(*fields)
+
+
+def test_densities_are_learned_from_the_latent(density):
+    assert density.metrics["error"] < 0.4 * density.metrics["baseline"]
+    assert density.metrics["r2"] > 0.7
+
+
+def test_a_prediction_does_not_depend_on_the_setting(shipped, density, reference):
+    structure, _ = reference
+    other = random_setting(structure, np.random.default_rng(1))
+    same = [AsymmetricUnit.from_structure(s) for s in (structure, other)]
+    (first, second), doubts = density.predict(shipped, same)
+    assert first == pytest.approx(second, rel=0.01, abs=0.02)
+    assert (doubts > 0).all()
+
+
+def test_a_regression_is_repeatable_and_disturbs_no_other_draws(shipped, prototypes):
+    import torch
+
+    values = property_values(prototypes, "size")
+    before = torch.random.get_rng_state()
+    first = fit_property(shipped, prototypes, values, epochs=1, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    again = fit_property(shipped, prototypes, values, epochs=1, seed=3)
+    assert first.metrics == again.metrics
+
+
+def test_what_cannot_be_learned_is_refused(shipped, prototypes):
+    with pytest.raises(DataError, match="no property 'gap'; it has density"):
+        property_values(prototypes, "gap")
+    with pytest.raises(DataError, match="only 0 crystals"):
+        fit_property(shipped, prototypes, property_values(prototypes, "none"))
+    with pytest.raises(DataError, match="same value"):
+        fit_property(shipped, prototypes, np.ones(len(prototypes)))
+
+
+def test_the_best_known_crystals_are_the_best(shipped, prototypes):
+    values = property_values(prototypes, "density")
+    best = best_known(shipped, prototypes, values, Goal("maximize"), 5)
+    assert len({crystal.formula for crystal in best}) == 5
+    assert density_of(best[0]) == pytest.approx(values.max())
+    values[:] = np.nan
+    assert best_known(shipped, prototypes, values, Goal("maximize"), 5) == []
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_the_search_goes_where_it_should(shipped, prototypes, density, direction):
+    values = property_values(prototypes, "density")
+    middle = np.argsort(values)[len(values) // 2 :][:5]
+    starts = [prototypes[int(row)] for row in middle]
+    known = ReferenceIndex(prototypes)
+    found, history = optimize(
+        shipped,
+        density,
+        Goal(direction),
+        starts,
+        known,
+        rounds=3,
+        draws=40,
+        parents=5,
+        beta=0.3,
+        num_workers=1,
+    )
+    best = np.mean([density_of(item.crystal) for item in found[:5]])
+    sign = 1 if direction == "maximize" else -1
+    assert sign * (best - np.median(values)) > 0.2
+    assert not any(is_listed([item.crystal for item in found], known, num_workers=1))
+    assert sum(len(item.values) for item in history) == len(found)
+    for item in history:
+        assert item.passed == item.known + item.repeated + len(item.values)
+
+
+def test_command(shipped, prototypes, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["optimize", "mp_20", str(prototypes.path), "-o", str(out)]
+    goal = ["--property", "density", "--target", "6"]
+    size = ["-n", "5", "--rounds", "2", "--draws", "20", "--workers", "1"]
+    options = ["--no-progress", "--device", "cpu"]
+    assert main([*command, *goal, *size, *options]) == 0
+    rows = table(out)
+    assert len(rows) == 5 == len(list(out.glob("*.cif")))
+    costs = [
+        abs(float(row["predicted_density"]) - 6) + float(row["uncertainty"])
+        for row in rows
+    ]
+    assert costs == pytest.approx(sorted(costs), abs=2e-4)
+    summary = json.loads((out / "summary.json").read_text())
+    assert len(summary["rounds"]) == 2
+    assert summary["regression"]["error"] > 0
+    assert (out / "search.png").read_bytes()[:4] == b"\x89PNG"
+    assert "held out" in capsys.readouterr().out
+    assert (
+        main([*command[:-1], str(tmp_path / "no"), "--property", "x", *goal[2:]]) == 1
+    )
+    assert "no property 'x'" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
