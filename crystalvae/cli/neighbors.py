@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         open_directory,
         write_crystals,
     )
+    from crystalvae.design.ranking import residual_columns
     from crystalvae.design.settings import refinement_of
     from crystalvae.errors import CrystalVAEError
     from crystalvae.model import CrystalVAE
@@ -108,8 +109,9 @@ def run(args: argparse.Namespace) -> int:
             "distance": round(item.distance, 4),
             "times_drawn": item.count,
             "draw": item.draw,
+            **residual,
         }
-        for file, item in zip(files, found)
+        for file, item, residual in zip(files, found, residual_columns(model, crystals))
     ]
     seconds = time.perf_counter() - began
     fallen = dict(report.draws.fallen.most_common())

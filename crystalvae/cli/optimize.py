@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         write_crystals,
     )
     from crystalvae.design.properties import EPOCHS, fit_property, property_values
+    from crystalvae.design.ranking import residual_columns
     from crystalvae.design.settings import refinement_of
     from crystalvae.errors import CrystalVAEError
     from crystalvae.model import CrystalVAE
@@ -143,7 +144,8 @@ def run(args: argparse.Namespace) -> int:
             "or --temperature"
         )
     best = found[: args.n]
-    files = [f"{i:04d}_{formula_name(item.crystal)}" for i, item in enumerate(best)]
+    crystals = [item.crystal for item in best]
+    files = [f"{i:04d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
     rows = [
         {
             "file": f"{file}.cif",
@@ -153,8 +155,9 @@ def run(args: argparse.Namespace) -> int:
             "round": item.round,
             "parent": item.parent.formula,
             "change": change(item.parent, item.crystal),
+            **residual,
         }
-        for file, item in zip(files, best)
+        for file, item, residual in zip(files, best, residual_columns(model, crystals))
     ]
     summary = {
         "model": str(args.model),
@@ -186,7 +189,7 @@ def run(args: argparse.Namespace) -> int:
         "was computed from first principles; none is in the data set; stability was "
         "not computed",
     }
-    write_crystals(directory, [item.crystal for item in best], files, rows, summary)
+    write_crystals(directory, crystals, files, rows, summary)
     plot_search(args.property, values, goal, history, directory / "search.png")
     print(
         f"{len(best)} of {len(found)} crystals in {directory}, none of them in "

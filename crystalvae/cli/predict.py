@@ -202,7 +202,7 @@ def _predict_formula(
     cells: list[dict[int, int]],
 ) -> int:
     from crystalvae.design.output import describe, formula_name, write_crystals
-    from crystalvae.design.ranking import distinct_ranked
+    from crystalvae.design.ranking import distinct_ranked, residual_columns
     from crystalvae.errors import CrystalVAEError
     from crystalvae.screening.uniqueness import is_known
 
@@ -240,8 +240,11 @@ def _predict_formula(
             "log_likelihood": round(item.score, 3),
             "times_drawn": item.count,
             "draw": item.draw,
+            **residual,
         }
-        for name, item in zip(names, ranked)
+        for name, item, residual in zip(
+            names, ranked, residual_columns(model, crystals)
+        )
     ]
     summary = {
         "formula": args.formula,

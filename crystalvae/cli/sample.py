@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         open_directory,
         write_crystals,
     )
+    from crystalvae.design.ranking import residual_columns
     from crystalvae.design.sample import draw_checked
     from crystalvae.design.settings import sampling_defaults
     from crystalvae.errors import ConfigError
@@ -74,13 +75,13 @@ def run(args: argparse.Namespace) -> int:
     crystals = [draw.crystal for draw in kept]
     names = [f"{i:05d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
     rows = []
-    for name, item in zip(names, kept):
+    for name, item, residual in zip(names, kept, residual_columns(model, crystals)):
         checks = {
             check: "" if result.passed is None else result.passed
             for check, result in item.results.items()
         }
         rows.append(
-            {"file": f"{name}.cif", **describe(item.crystal), **checks}
+            {"file": f"{name}.cif", **describe(item.crystal), **residual, **checks}
             | {"seed": args.seed, "draw": item.index}
         )
     seconds = time.perf_counter() - began

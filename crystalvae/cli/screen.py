@@ -26,6 +26,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "first (%(default)s)",
     )
     parser.add_argument(
+        "--residual",
+        metavar="MODEL",
+        help="rank by what the refiner of this model (mp_20) would change instead, "
+        "lowest first: a quick sign of stability, before any --relax",
+    )
+    parser.add_argument(
         "--top", type=at_least(0), default=1000, help="crystals written (%(default)s)"
     )
     parser.add_argument(
@@ -75,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         WORK,
         finish,
         funnel,
+        rank_again,
         screen,
         table_rows,
     )
@@ -90,6 +97,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.relax is not None and args.reference is None:
         raise ConfigError("--relax needs a --reference, which makes the hull")
+    refiner = None
+    if args.residual is not None:
+        from crystalvae.model import CrystalVAE
+        from crystalvae.refinement.score import residuals
+
+        refiner = CrystalVAE.from_pretrained(args.residual).require_refiner()
     directory = resume_directory(args.output, WORK)
     reference = None if args.reference is None else PackedDataset(args.reference)
     campaign = screen(
@@ -105,6 +118,9 @@ def run(args: argparse.Namespace) -> int:
         scheduler=args.scheduler,
         progress=args.progress,
     )
+    if refiner is not None:
+        crystals = [campaign.inspected[place].crystal for place in campaign.survivors]
+        rank_again(campaign, "residual", residuals(refiner, crystals))
     stability, relaxed = {}, None
     if args.relax is not None:
         options = StabilityOptions(
@@ -131,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
     summary = {
         "input": args.input,
         "reference": args.reference,
-        "rank_by": args.rank_by,
+        "rank_by": args.rank_by if refiner is None else f"residual of {args.residual}",
         **summarize([item.record for item in campaign.inspected]),
         "funnel": dict(steps),
         **({"stability": stability} if stability else {}),

@@ -98,10 +98,12 @@ def write_crystals(
         summary: anything JSON can hold.
     """
     frames = []
-    for crystal, name in zip(crystals, names):
+    for crystal, name, row in zip(crystals, names, rows):
         write_text(directory / f"{name}.cif", crystal.to_cif(name=name))
         atoms = crystal.to_atoms()
         atoms.info = {"material_id": name, "space_group": crystal.number}
+        if "residual" in row:
+            atoms.info["residual"] = row["residual"]
         frames.append(atoms)
     write_frames(directory / "crystals.extxyz", frames)
     write_table(directory / "table.csv", rows)

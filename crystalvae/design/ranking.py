@@ -16,6 +16,7 @@ from crystalvae.errors import InvalidStructureError
 from crystalvae.geometry.lattice import FREE_COORDS
 from crystalvae.graph import orbit_graph
 from crystalvae.parallel import process_map
+from crystalvae.refinement.score import residuals
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import first_failure, run_checks
 from crystalvae.screening.uniqueness import duplicate_of
@@ -72,6 +73,19 @@ def log_likelihoods(
                 free = num_free(crystals[row])
                 scores[row] = value + free * math.log(RESOLUTION)
     return scores
+
+
+def residual_columns(
+    model: CrystalVAE, crystals: Sequence[AsymmetricUnit]
+) -> list[dict[str, float]]:
+    """The column ``residual`` of tables, for each crystal; none without a refiner.
+
+    See :func:`crystalvae.refinement.score.residuals`.
+    """
+    if model.refiner is None:
+        return [{} for _ in crystals]
+    found = residuals(model.refiner, crystals)
+    return [{"residual": round(value, 4)} for value in found]
 
 
 def encodable(

@@ -47,7 +47,7 @@ def refine(
     for noise, strain in levels:
         for rows in _chunks(pending, found.num_sites[pending]):
             found.residual[rows] = _descend(
-                refiner, found, rows, how.passes, noise, strain, limits
+                refiner, found, rows, how, noise, strain, limits
             )
         better = pending[found.residual[pending] < lowest[pending]]
         best[0][better], best[1][better] = (
@@ -74,7 +74,7 @@ def _descend(
     refiner: Refiner,
     found: Generated,
     rows: Tensor,
-    passes: int,
+    how: Refinement,
     noise: float,
     strain: float,
     limits: Tensor,
@@ -97,12 +97,12 @@ def _descend(
         sites,
         found.lattice[rows],
         coords[mask],
-        passes=passes,
+        passes=how.passes,
         noise=noise,
         strain_noise=strain,
     )
     data = refiner.graph(sites, lattice, moved)
-    residual = refiner.residual(data, sites, lattice, moved)
+    residual = refiner.residual(data, sites, lattice, moved, how.levels)
     lost = ~torch.isfinite(moved).all(1)
     sound = torch.isfinite(residual) & ~_any_site(lost, data)
     coords[mask] = moved

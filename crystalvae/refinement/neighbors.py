@@ -39,6 +39,15 @@ class Sites:
         """
         return cls(number, mask.nonzero()[:, 0], wyckoff[mask], species[mask])
 
+    def to(self, device: torch.device | str) -> Sites:
+        """The same on another device."""
+        return Sites(
+            self.number.to(device),
+            self.owner.to(device),
+            self.wyckoff.to(device),
+            self.species.to(device),
+        )
+
     def share(self, tables: WyckoffTables) -> Tensor:
         """Multiplicity over the atoms of the crystal, ``(N,)``."""
         atoms = tables.multiplicity[self.number[self.owner], self.wyckoff].float()

@@ -34,9 +34,11 @@ LAST_NOISE = 0.02
 LAST_STRAIN = 0.003
 """Strain that the last pass assumes."""
 RESIDUAL_NOISE = 0.1
-"""Å at which residuals are computed."""
-RESIDUAL_STRAIN = 0.01
-"""Strain at which residuals are computed."""
+"""Å at which residuals are computed at one level of noise."""
+RESIDUAL_RANGE = (0.03, 0.4)
+"""Å, the first and the last of several levels."""
+STRAIN_OF_NOISE = 0.1
+"""Strain that goes with 1 Å where residuals are computed."""
 _PAIRS = ((0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1))
 
 
@@ -279,29 +281,47 @@ class Refiner(nn.Module):
 
     @torch.no_grad()
     def residual(
-        self, data: Data, sites: Sites, lattice: Tensor, coords: Tensor
+        self,
+        data: Data,
+        sites: Sites,
+        lattice: Tensor,
+        coords: Tensor,
+        levels: int = 1,
     ) -> Tensor:
         """How far crystals are from where the network would put them, ``(B,)``.
 
         √(mean |u|² / σ² + |ε|² / τ²) of the displacements u and the strain ε of one
-        pass at σ = :data:`RESIDUAL_NOISE` and τ = :data:`RESIDUAL_STRAIN`, as far as
-        the groups allow them. Real crystals have small residuals.
+        pass that assumes noise σ and strain τ, as far as the groups allow them; of
+        several levels of noise the geometric mean. Real crystals have small residuals.
 
         Args:
             data: of :meth:`graph`.
             sites: the sites.
             lattice: ``(B, 3, 3)`` in Å, Cholesky form.
             coords: ``(N, 3)``.
+            levels: 1 is σ = :data:`RESIDUAL_NOISE`; more are spaced over
+                :data:`RESIDUAL_RANGE`.
         """
         one = torch.ones_like(lattice[:, 0, 0])
-        moved, strain = self(data, RESIDUAL_NOISE * one, RESIDUAL_STRAIN * one)
-        placed = self.shift(sites, lattice, coords, moved)
-        shift = self.centre(sites, data.share, torus_difference(placed, coords))
-        shift = torch.einsum("ni,nij->nj", shift, lattice[sites.owner])
-        squared = data.share * shift.square().sum(1) / RESIDUAL_NOISE**2
-        total = torch.zeros_like(one).index_add_(0, sites.owner, squared)
-        strain = self.project_strain(sites.number, lattice, strain) / RESIDUAL_STRAIN
-        return (total + strain.square().flatten(1).sum(1)).sqrt()
+        product = one
+        for noise in residual_noises(levels):
+            moved, strain = self(data, noise * one, STRAIN_OF_NOISE * noise * one)
+            placed = self.shift(sites, lattice, coords, moved)
+            shift = self.centre(sites, data.share, torus_difference(placed, coords))
+            shift = torch.einsum("ni,nij->nj", shift, lattice[sites.owner])
+            squared = data.share * shift.square().sum(1)
+            total = torch.zeros_like(one).index_add_(0, sites.owner, squared)
+            strain = self.project_strain(sites.number, lattice, strain)
+            total = total + (strain / STRAIN_OF_NOISE).square().flatten(1).sum(1)
+            product = product * total.sqrt() / noise
+        return product ** (1 / levels)
+
+
+def residual_noises(levels: int) -> list[float]:
+    """The σ of :meth:`Refiner.residual` in Å."""
+    if levels == 1:
+        return [RESIDUAL_NOISE]
+    return np.geomspace(*RESIDUAL_RANGE, levels).tolist()
 
 
 def _falling(first: float, last: float, steps: int) -> list[tuple[float, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -130,6 +131,22 @@ def screen(
     ]
     survivors = _rank(survivors, inspected, nearest, rank_by)
     return Campaign(inspected, survivors, nearest, reference_name)
+
+
+def rank_again(campaign: Campaign, column: str, values: Sequence[float]) -> None:
+    """Add a column of the survivors' rows and rank by it, lowest first, NaN last.
+
+    Args:
+        campaign: a finished screening, changed in place.
+        column: its name.
+        values: one for each of ``campaign.survivors``.
+    """
+    for place, value in zip(campaign.survivors, values):
+        campaign.extra.setdefault(place, {})[column] = round(value, 4)
+    score = dict(zip(campaign.survivors, values))
+    campaign.survivors = sorted(
+        campaign.survivors, key=lambda place: (math.isnan(score[place]), score[place])
+    )
 
 
 def finish(output: Path) -> None:

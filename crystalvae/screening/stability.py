@@ -101,7 +101,8 @@ def add_stability(
             if advance is not None:
                 advance()
         relaxed[place] = found
-        campaign.extra[place] = _columns(found, hull, crystal.composition)
+        columns = campaign.extra.setdefault(place, {})
+        columns.update(_columns(found, hull, crystal.composition))
         energy = hull.energy_above(crystal.composition, found.energy)
         if energy is None:
             text = "not computed: no known crystals to compare with"

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from crystalvae.crystal import AsymmetricUnit
-from crystalvae.refinement.neighbors import Sites
 from crystalvae.refinement.network import Refiner, RefinerConfig
 
 TINY = RefinerConfig(
@@ -19,24 +18,8 @@ def tiny_refiner(config=TINY):
     return refiner
 
 
-def as_tensors(crystals):
-    """Sites, lattices and coordinates of asymmetric units."""
-    size = torch.tensor([len(crystal.wyckoffs) for crystal in crystals])
-    sites = Sites(
-        number=torch.tensor([crystal.number for crystal in crystals]),
-        owner=torch.repeat_interleave(size),
-        wyckoff=torch.as_tensor(np.concatenate([c.wyckoffs for c in crystals])).long(),
-        species=torch.as_tensor(
-            np.concatenate([c.atomic_numbers for c in crystals])
-        ).long(),
-    )
-    lattice = torch.as_tensor(np.stack([c.lattice for c in crystals])).float()
-    coords = torch.as_tensor(np.concatenate([c.frac_coords for c in crystals])).float()
-    return sites, lattice, coords
-
-
 def as_crystals(sites, lattice, coords):
-    """The reverse of :func:`as_tensors`."""
+    """The reverse of :func:`crystalvae.refinement.score.refiner_inputs`."""
     return [
         AsymmetricUnit(
             number=int(number),

@@ -5,12 +5,12 @@ from crystalvae.crystal import AsymmetricUnit
 from crystalvae.graph import orbit_graph
 from crystalvae.nn.wyckoff import WyckoffTables
 from crystalvae.refinement.neighbors import orbit_neighbors
+from crystalvae.refinement.score import refiner_inputs
 from tests.conftest import REFERENCE
-from tests.refinement.conftest import as_tensors
 
 
 def test_neighbors_are_those_of_the_orbit_graph(crystals):
-    sites, lattice, coords = as_tensors(crystals)
+    sites, lattice, coords = refiner_inputs(crystals)
     data = orbit_neighbors(sites, lattice, coords, WyckoffTables(), 16)
     graphs = [orbit_graph(crystal, 16) for crystal in crystals]
     distance = np.concatenate([graph[1] for graph in graphs])
@@ -39,7 +39,7 @@ def test_thin_flat_and_skewed_cells_have_all_their_images():
         AsymmetricUnit(1, cell, np.zeros(3, int), np.array([6, 8, 14]), coords)
         for cell, coords in zip(cells, rng.random((3, 3, 3)))
     ]
-    data = orbit_neighbors(*as_tensors(odd), WyckoffTables(), 16)
+    data = orbit_neighbors(*refiner_inputs(odd), WyckoffTables(), 16)
     known = np.concatenate([orbit_graph(crystal, 16)[1] for crystal in odd])
     np.testing.assert_allclose(data.distance.numpy(), known, atol=2e-3)
 
@@ -48,13 +48,13 @@ def test_atoms_that_coincide_are_neighbors():
     twice = AsymmetricUnit(
         1, 4 * np.eye(3), np.zeros(2, int), np.array([6, 8]), np.full((2, 3), 0.25)
     )
-    data = orbit_neighbors(*as_tensors([twice]), WyckoffTables(), 6)
+    data = orbit_neighbors(*refiner_inputs([twice]), WyckoffTables(), 6)
     assert (data.distance[:, 0] < 1e-3).all()
     assert (data.distance[:, 1] > 3.9).all()
 
 
 def test_neighbors_belong_to_the_crystal_and_elements_are_right(crystals):
-    sites, lattice, coords = as_tensors(crystals)
+    sites, lattice, coords = refiner_inputs(crystals)
     data = orbit_neighbors(sites, lattice, coords, WyckoffTables(), 6)
     source, target = data.edge_index
     assert (sites.owner[source] == sites.owner[target]).all()
@@ -71,7 +71,7 @@ def test_a_site_with_too_few_neighbors_within_reach_is_padded_there():
     molecule = AsymmetricUnit(
         1, 40 * np.eye(3), np.zeros(12, int), np.full(12, 6), grid * 1.5 / 40
     )
-    data = orbit_neighbors(*as_tensors([molecule]), WyckoffTables(), 16)
+    data = orbit_neighbors(*refiner_inputs([molecule]), WyckoffTables(), 16)
     assert (data.distance[0].diff() >= -1e-6).all()
     found = data.direction[0].norm(dim=-1) > 0.5
     assert int(found.sum()) == 11
@@ -79,7 +79,7 @@ def test_a_site_with_too_few_neighbors_within_reach_is_padded_there():
 
 
 def test_shares_add_up_to_one(crystals):
-    sites, *_ = as_tensors(crystals)
+    sites, *_ = refiner_inputs(crystals)
     total = torch.zeros(len(crystals))
     total.index_add_(0, sites.owner, sites.share(WyckoffTables()))
     torch.testing.assert_close(total, torch.ones(len(crystals)))

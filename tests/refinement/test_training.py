@@ -14,6 +14,7 @@ from crystalvae.model import CrystalVAE
 from crystalvae.pretrained import save_model
 from crystalvae.refinement.noise import denoising_errors, sites_of
 from crystalvae.refinement.pretrained import load_refiner, save_refiner
+from crystalvae.refinement.score import refiner_inputs
 from crystalvae.training.refiner import (
     RefinerRun,
     RefinerTrainer,
@@ -22,7 +23,7 @@ from crystalvae.training.refiner import (
 )
 from crystalvae.training.rows import read_rows
 from tests.conftest import REFERENCE
-from tests.refinement.conftest import TINY, as_tensors, tiny_refiner
+from tests.refinement.conftest import TINY, tiny_refiner
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_noise_has_the_size_that_was_asked_for(crystals):
 def test_sites_are_those_of_the_crystals(crystals):
     batch = CrystalStore.from_crystals(crystals).batch(torch.arange(len(crystals)))
     sites, coords = sites_of(batch)
-    expected, _, expected_coords = as_tensors(crystals)
+    expected, _, expected_coords = refiner_inputs(crystals)
     for name in ("number", "owner", "wyckoff", "species"):
         assert torch.equal(getattr(sites, name), getattr(expected, name))
     torch.testing.assert_close(coords, expected_coords)
