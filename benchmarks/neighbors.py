@@ -11,7 +11,8 @@ from collections import Counter
 
 from crystalvae import CrystalVAE
 from crystalvae.data.packed import PackedDataset
-from crystalvae.design.neighbors import change, is_listed, neighbors
+from crystalvae.design.alike import Listed, change
+from crystalvae.design.neighbors import neighbors
 from crystalvae.screening.uniqueness import ReferenceIndex
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     dataset = PackedDataset(args.dataset)
     rows = random.Random(0).sample(range(len(dataset)), args.structures)
     known = [dataset[row] for row in rows]
-    listed = ReferenceIndex(PackedDataset(args.known))
+    listed = Listed(ReferenceIndex(PackedDataset(args.known)))
     print(
         "| β | fell | the crystal | distorted | elements exchanged | other structure "
     )
@@ -42,15 +43,16 @@ def main() -> None:
         kinds: Counter[str] = Counter()
         for item in found:
             what = change(known[item.origin], item.crystal)
-            kinds["exchanged" if "→" in what else what] += item.count
-        new = is_listed([item.crystal for item in found], listed)
+            kind = "exchanged" if "→" in what else what
+            kinds[kind if kind in ("exchanged", "structure") else "else"] += item.count
+        old = listed([item.crystal for item in found])
         cells = [
             1 - report.draws.kept / report.draws.draws,
             report.same / args.n,
             report.distorted / args.n,
-            *(kinds[kind] / args.n for kind in ("exchanged", "structure", "all")),
+            *(kinds[kind] / args.n for kind in ("exchanged", "structure", "else")),
             len(found) / max(sum(item.count for item in found), 1),
-            1 - sum(new) / max(len(new), 1),
+            1 - sum(old) / max(len(old), 1),
         ]
         print(f"| {beta:g} | " + " | ".join(f"{100 * v:.1f}" for v in cells) + " |")
 

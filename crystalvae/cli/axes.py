@@ -54,18 +54,24 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Find the axes, walk along them, plot and write."""
     import random
+    from dataclasses import asdict
 
     import numpy as np
 
-    from crystalvae.cli.walk import one_crystal, write_points
+    from crystalvae.cli.inputs import one_crystal
+    from crystalvae.cli.walk import write_points
     from crystalvae.data.load import usable_crystals
     from crystalvae.data.packed import MANIFEST, PackedDataset
-    from crystalvae.design.output import open_directory, write_table
+    from crystalvae.design.output import open_directory, require_empty, write_table
+    from crystalvae.design.settings import refinement_of
     from crystalvae.design.walk import axes_beta, latent_axes, plot_axes, walk_axis
     from crystalvae.errors import DataError
     from crystalvae.model import CrystalVAE
 
+    require_empty(args.output)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    beta = axes_beta(model) if args.beta is None else args.beta
+    model.beta_tensor(beta, 1)
     start = None if args.start is None else one_crystal(model, args.start)
     properties = {}
     if (Path(args.dataset) / MANIFEST).exists():
@@ -79,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
     if len(crystals) < 3:
         raise DataError(f"{args.dataset} holds fewer than three usable structures")
     directory = open_directory(args.output)
-    beta = axes_beta(model) if args.beta is None else args.beta
     axes = latent_axes(model, crystals, num=args.axes, beta=beta, properties=properties)
     amounts = np.linspace(-args.reach, args.reach, args.steps)
     points, texts = [], []
@@ -99,27 +104,35 @@ def run(args: argparse.Namespace) -> int:
             for amount, crystal in zip(amounts, found)
         ]
         texts.append([None if c is None else f"{c.formula} {c.symbol}" for c in found])
-    summary = {
-        "model": str(args.model),
-        "dataset": str(args.dataset),
-        "structures": len(crystals),
-        "start": None if start is None else start.formula,
-        "beta": beta,
-        "seed": args.seed,
-    }
-    write_points(directory, points, summary)
     rows = [
         {
             "axis": axis + 1,
             "variance_share": round(float(axes.share[axis]), 4),
-            **{name: round(float(v[axis]), 3) for name, v in axes.meaning.items()},
+            **{
+                name: "" if np.isnan(v[axis]) else round(float(v[axis]), 3)
+                for name, v in axes.meaning.items()
+            },
         }
         for axis in range(len(axes.share))
     ]
     write_table(directory / "axes.csv", rows)
     plot_axes(axes, texts, directory / "axes.png")
+    summary = {
+        "model": str(args.model),
+        "dataset": str(args.dataset),
+        "structures": len(crystals),
+        "start": None if start is None else start.formula,
+        "n": args.n,
+        "seed": args.seed,
+        "reach": args.reach,
+        "steps": args.steps,
+        "beta": beta,
+        "refine": asdict(refinement_of(model, args.refine)),
+    }
+    write_points(directory, points, summary)
     for axis, walk in enumerate(texts):
-        ranked = sorted(axes.meaning.items(), key=lambda pair: -abs(pair[1][axis]))
+        known = [pair for pair in axes.meaning.items() if np.isfinite(pair[1][axis])]
+        ranked = sorted(known, key=lambda pair: -abs(pair[1][axis]))
         meaning = ", ".join(f"{name} {v[axis]:+.2f}" for name, v in ranked[:4])
         print(f"axis {axis + 1} ({axes.share[axis]:.1%} of the variance): {meaning}")
         print("   " + " → ".join(text or "?" for text in walk))

@@ -23,6 +23,13 @@ def add_constraint_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def asked_constraints(args: argparse.Namespace) -> dict[str, str]:
+    """Those of :func:`add_constraint_options` that were given, as they were given."""
+    names = ("composition", "elements", "space_group", "num_atoms")
+    given = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def parse_range(text: str, what: str) -> tuple[int, int]:
     """First and last of a number or a range ``A-B``.
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crystalvae.cli.constraints import add_constraint_options, parse_constraints
+from crystalvae.cli.constraints import (
+    add_constraint_options,
+    asked_constraints,
+    parse_constraints,
+)
 from crystalvae.cli.options import add_machine_options, add_search_options, at_least
 
 
@@ -29,8 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--distortions",
         action="store_true",
-        help="also write what has the elements of another crystal on the same Wyckoff "
-        "positions and does not match it (most would relax to the same crystal)",
+        help="also write distorted copies: the same elements on the same Wyckoff "
+        "positions, a match with wide tolerances but not with the usual ones",
     )
     parser.add_argument(
         "--unlisted",
@@ -46,17 +50,15 @@ def run(args: argparse.Namespace) -> int:
     import time
     from dataclasses import asdict
 
+    from crystalvae.cli.inputs import encodable_inputs
     from crystalvae.data.load import open_known
-    from crystalvae.design.neighbors import (
-        change,
-        default_beta,
-        is_listed,
-        neighbors,
-    )
+    from crystalvae.design.alike import Listed, change
+    from crystalvae.design.neighbors import default_beta, neighbors
     from crystalvae.design.output import (
         describe,
         formula_name,
         open_directory,
+        require_empty,
         write_crystals,
     )
     from crystalvae.design.ranking import residual_columns
@@ -66,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.screening.uniqueness import ReferenceIndex
 
     constraints = parse_constraints(args)
+    require_empty(args.output)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    model.beta_tensor(args.beta, 1)
     names, known, refused = encodable_inputs(model, args.input)
     listed = None if args.unlisted is None else open_known(args.unlisted)
     directory = open_directory(args.output)
@@ -88,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
     dropped = 0
     if listed is not None:
         crystals = [item.crystal for item in found]
-        index = ReferenceIndex(listed)
-        old = is_listed(crystals, index, args.distortions, num_workers=args.workers)
+        is_old = Listed(ReferenceIndex(listed), args.distortions)
+        old = is_old(crystals, num_workers=args.workers)
         found = [item for item, is_old in zip(found, old) if not is_old]
         dropped = sum(old)
     if not found:
@@ -119,8 +123,10 @@ def run(args: argparse.Namespace) -> int:
         "model": str(args.model),
         "input": str(args.input),
         "structures": len(known),
-        "refused": dict(refused),
+        "refused": refused,
+        "n": args.n,
         "seed": args.seed,
+        "asked": asked_constraints(args),
         "beta": default_beta(model) if args.beta is None else args.beta,
         "spread": args.spread,
         "temperature": args.temperature,
@@ -130,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
         "passed": report.draws.kept,
         "the_structures_themselves": report.same,
         "distorted": report.distorted,
+        "distortions_written": args.distortions,
         "repeated": report.repeated,
         "listed": dropped,
         "written": len(found),
@@ -151,25 +158,3 @@ def run(args: argparse.Namespace) -> int:
         f"{seconds:.1f} s; first {crystals[0]}"
     )
     return 0
-
-
-def encodable_inputs(model, path: str) -> tuple[list, list, list[tuple[str, str]]]:
-    """Identifiers, crystals that a model can emit, and (identifier, reason) of others.
-
-    Raises:
-        DataError: there is none.
-    """
-    from crystalvae.data.load import named_crystals
-    from crystalvae.errors import DataError
-
-    found, refused = named_crystals(path)
-    names, crystals = [], []
-    for name, crystal in found:
-        if model.config.decoder.fits(len(crystal.wyckoffs), crystal.composition):
-            names.append(name)
-            crystals.append(crystal)
-        else:
-            refused.append((name, "it is larger than the model can emit"))
-    if not crystals:
-        raise DataError(f"{path} holds no structure that this model can emit")
-    return names, crystals, refused

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crystalvae.cli.constraints import add_constraint_options, parse_constraints
+from crystalvae.cli.constraints import (
+    add_constraint_options,
+    asked_constraints,
+    parse_constraints,
+)
 from crystalvae.cli.options import (
     add_machine_options,
     add_search_options,
@@ -61,7 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--caution",
         type=number,
         default=1.0,
-        help="standard deviations of a prediction that count against a crystal "
+        help="standard errors of a prediction that count against a crystal "
         "(%(default)s)",
     )
     add_search_options(parser, beta="0.15")
@@ -76,17 +80,25 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from crystalvae.cli.neighbors import encodable_inputs
+    from crystalvae.cli.inputs import encodable_inputs
     from crystalvae.data.packed import PackedDataset
-    from crystalvae.design.neighbors import change, default_beta
-    from crystalvae.design.optimize import Goal, best_known, optimize, plot_search
+    from crystalvae.design.alike import Listed, change
+    from crystalvae.design.neighbors import default_beta
+    from crystalvae.design.optimize import (
+        Goal,
+        best_known,
+        chosen_among_known,
+        optimize,
+        plot_search,
+    )
     from crystalvae.design.output import (
         describe,
         formula_name,
         open_directory,
+        require_empty,
         write_crystals,
     )
-    from crystalvae.design.properties import EPOCHS, fit_property, property_values
+    from crystalvae.design.properties import fit_property, num_epochs, property_values
     from crystalvae.design.ranking import residual_columns
     from crystalvae.design.settings import refinement_of
     from crystalvae.errors import CrystalVAEError
@@ -94,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.screening.uniqueness import ReferenceIndex
 
     constraints = parse_constraints(args)
+    require_empty(args.output)
     direction = "maximize" if args.maximize else "minimize"
     if args.target is not None:
         goal = Goal("target", args.target, args.caution)
@@ -102,22 +115,32 @@ def run(args: argparse.Namespace) -> int:
     dataset = PackedDataset(args.dataset)
     values = property_values(dataset, args.property)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    model.beta_tensor(args.beta, 1)
+    refused: dict[str, str] = {}
     if args.start is None:
         starts = best_known(model, dataset, values, goal, args.parents)
     else:
-        starts = encodable_inputs(model, args.start)[1]
+        _, starts, refused = encodable_inputs(model, args.start)
     directory = open_directory(args.output)
     began = time.perf_counter()
     disable = None if args.progress else True
-    with tqdm(total=EPOCHS, unit="pass", desc="learn", disable=disable) as bar:
+    passes = num_epochs(values)
+    with tqdm(total=passes, unit="pass", desc="learn", disable=disable) as bar:
         regression = fit_property(
             model, dataset, values, seed=args.seed, advance=bar.update
         )
-    learned = {name: round(v, 4) for name, v in regression.metrics.items()}
+    learned = {name: round(v, 4) for name, v in regression.metrics().items()}
+    chosen = {k: round(v, 4) for k, v in chosen_among_known(regression, goal).items()}
     print(
         f"{args.property} of {learned['held_out']} crystals held out: mean absolute "
         f"error {learned['error']:g} (always the mean: {learned['baseline']:g}), "
         f"R2 {learned['r2']:g}"
+    )
+    what = "distance from the target" if args.target is not None else args.property
+    print(
+        f"the {chosen['chosen']} of these that the search would choose: mean {what} "
+        f"predicted {chosen['predicted']:g}, true {chosen['true']:g} (of all "
+        f"{chosen['all']:g})"
     )
     with tqdm(total=args.rounds, unit="round", desc="search", disable=disable) as bar:
         found, history = optimize(
@@ -125,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
             regression,
             goal,
             starts,
-            ReferenceIndex(dataset),
+            Listed(ReferenceIndex(dataset)),
             rounds=args.rounds,
             draws=args.draws,
             parents=args.parents,
@@ -166,12 +189,19 @@ def run(args: argparse.Namespace) -> int:
         "goal": goal.direction if args.target is None else {"target": args.target},
         "caution": args.caution,
         "regression": learned,
+        "choice_among_held_out": chosen,
         "seed": args.seed,
+        "asked": asked_constraints(args),
+        "n": args.n,
+        "draws": args.draws,
+        "parents": args.parents,
         "beta": default_beta(model) if args.beta is None else args.beta,
         "spread": args.spread,
         "temperature": args.temperature,
         "refine": asdict(refinement_of(model, args.refine)),
+        "start": args.start,
         "starts": [crystal.formula for crystal in starts],
+        "refused": refused,
         "rounds": [
             {
                 "draws": item.draws,
@@ -189,8 +219,8 @@ def run(args: argparse.Namespace) -> int:
         "was computed from first principles; none is in the data set; stability was "
         "not computed",
     }
-    write_crystals(directory, crystals, files, rows, summary)
     plot_search(args.property, values, goal, history, directory / "search.png")
+    write_crystals(directory, crystals, files, rows, summary)
     print(
         f"{len(best)} of {len(found)} crystals in {directory}, none of them in "
         f"{args.dataset}; first {best[0].crystal}: {best[0].value:.4g} ± "

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crystalvae.cli.constraints import add_constraint_options, parse_constraints
+from crystalvae.cli.constraints import (
+    add_constraint_options,
+    asked_constraints,
+    parse_constraints,
+)
 from crystalvae.cli.options import (
     add_draw_options,
     add_machine_options,
@@ -92,11 +96,8 @@ def run(args: argparse.Namespace) -> int:
         "raw": args.raw,
         "n": args.n,
         "batch_size": report.batch_size,
-        "asked": {
-            name: getattr(args, name)
-            for name in ("composition", "elements", "space_group", "num_atoms", "prior")
-            if getattr(args, name) is not None
-        },
+        "asked": asked_constraints(args)
+        | ({"prior": args.prior} if args.prior else {}),
         "top_p": args.top_p,
         **sampling_defaults(model, **draw_options(args)),
         "written": len(kept),

@@ -35,11 +35,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Walk and write."""
-    from crystalvae.design.output import open_directory
+    from dataclasses import asdict
+
+    from crystalvae.cli.inputs import one_crystal
+    from crystalvae.design.output import open_directory, require_empty
+    from crystalvae.design.settings import refinement_of
     from crystalvae.design.walk import interpolate
     from crystalvae.model import CrystalVAE
 
+    require_empty(args.output)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    model.beta_tensor(args.beta, 1)
     first, last = one_crystal(model, args.first), one_crystal(model, args.last)
     directory = open_directory(args.output)
     found = interpolate(
@@ -51,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
         "model": str(args.model),
         "first": {"input": str(args.first), "formula": first.formula},
         "last": {"input": str(args.last), "formula": last.formula},
+        "steps": args.steps,
         "beta": args.beta or model.config.latent.beta_min,
+        "refine": asdict(refinement_of(model, args.refine)),
     }
     written = write_points(directory, points, summary)
     for (place, crystal), (_, failed) in zip(points, written):
@@ -59,21 +67,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{place['share']:6.2f}  {what}{failed and f'  (fails {failed})'}")
     print(f"CIFs and table in {directory}")
     return 0
-
-
-def one_crystal(model, path: str):
-    """The only structure of an input.
-
-    Raises:
-        DataError: there is none that the model can emit, or more than one.
-    """
-    from crystalvae.cli.neighbors import encodable_inputs
-    from crystalvae.errors import DataError
-
-    _, crystals, _ = encodable_inputs(model, path)
-    if len(crystals) > 1:
-        raise DataError(f"{path} holds {len(crystals)} structures; give a file of one")
-    return crystals[0]
 
 
 def write_points(directory: Path, points: list, summary: dict) -> list:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from ase.data import chemical_symbols
 from torch import Tensor
 
-from crystalvae.benchmark.generation import template
+from crystalvae.design.alike import merge_distorted
 from crystalvae.design.sample import DrawReport, draw_checked
 from crystalvae.errors import ConfigError
-from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of, is_known
-from crystalvae.symmetry.tables import symmetry_tables
+from crystalvae.screening.uniqueness import duplicate_of
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -77,7 +75,8 @@ class NeighborReport:
     same: int
     """Draws that match one of the known crystals."""
     distorted: int
-    """Draws that do not, but have the elements of one on the same Wyckoff positions."""
+    """Draws that do not, but are distortions of one
+    (:func:`crystalvae.design.alike.is_distortion`)."""
     repeated: int
     """Draws that are in these ways like another draw."""
 
@@ -106,8 +105,7 @@ def neighbors(
         beta: the knob; None is :func:`default_beta`.
         spread: see :class:`Around`.
         temperature: of every choice.
-        distortions: whether crystals that differ in coordinates and cell only, and do
-            not match, are different ones. Most would relax to the same crystal.
+        distortions: whether distortions of another crystal are crystals of their own.
         num_workers: processes; None is one a core where they save time.
         **options: of :func:`~crystalvae.design.sample.draw_checked`.
 
@@ -116,11 +114,15 @@ def neighbors(
         those that came most often first, then the nearest; and the account.
 
     Raises:
-        ConfigError: ``known`` is empty.
+        ConfigError: ``known`` is empty, or holds more crystals than ``num``.
         CrystalVAEError: no draw passes the checks.
     """
     if not known:
         raise ConfigError("there is no crystal to search around")
+    if len(known) > num:
+        raise ConfigError(
+            f"{num} draws around {len(known)} crystals leave some out; draw more"
+        )
     beta = default_beta(model) if beta is None else beta
     posterior = model.encode(known, beta)
     kept, report = draw_checked(
@@ -141,11 +143,12 @@ def neighbors(
     for place, first in enumerate(labels[len(known) :]):
         groups[first - len(known)].append(place)
     alike = sum(len(groups.pop(first)) for first in list(groups) if first < 0)
+    firsts = [crystals[first] for first in groups]
+    means = model.encode(firsts, beta).mu if firsts else []
     found = []
-    for first, places in groups.items():
+    for (first, places), mean in zip(groups.items(), means):
         origins = Counter(kept[place].index % len(known) for place in places)
         origin = origins.most_common(1)[0][0]
-        mean = model.encode([crystals[first]], beta).mu[0]
         away = (mean - posterior.mu[origin]) / (0.5 * posterior.logvar[origin]).exp()
         found.append(
             Neighbor(
@@ -159,76 +162,3 @@ def neighbors(
     found.sort(key=lambda item: (-item.count, item.distance))
     repeated = len(kept) - alike - len(found)
     return found, NeighborReport(report, same, alike - same, repeated)
-
-
-def occupation(crystal: AsymmetricUnit) -> tuple:
-    """The group, and which elements sit on which positions, the same in all settings.
-
-    Returns:
-        Hashable; equal where crystals differ in coordinates and cell only.
-    """
-    letters = tuple(crystal.wyckoffs.tolist())
-    species = crystal.atomic_numbers.tolist()
-    rows = symmetry_tables().equivalent_letters(crystal.number, letters).tolist()
-    return crystal.number, min(tuple(sorted(zip(row, species))) for row in rows)
-
-
-def merge_distorted(
-    crystals: Sequence[AsymmetricUnit], labels: Sequence[int]
-) -> list[int]:
-    """Labels of matching crystals, those of equal :func:`occupation` made one.
-
-    Args:
-        crystals: the crystals.
-        labels: for each the first that it matches, or its own index.
-
-    Returns:
-        The same, for each the first that it matches or is a distortion of.
-    """
-    merged: list[int] = []
-    first_of: dict[tuple, int] = {}
-    for place, crystal in enumerate(crystals):
-        first = place if labels[place] == place else merged[labels[place]]
-        merged.append(first_of.setdefault(occupation(crystal), first))
-    return merged
-
-
-def is_listed(
-    crystals: Sequence[AsymmetricUnit],
-    known: ReferenceIndex,
-    distortions: bool = False,
-    *,
-    num_workers: int | None = None,
-) -> list[bool]:
-    """Which crystals match a known one, or are a distortion of one.
-
-    Args:
-        crystals: what to look up.
-        known: the known crystals.
-        distortions: whether the latter count as new.
-        num_workers: processes; None is one a core.
-    """
-    old = is_known(crystals, known, num_workers=num_workers)
-    if not distortions:
-        for place, crystal in enumerate(crystals):
-            rows = known.candidates(crystal.composition)
-            listed = (occupation(known.dataset[row]) for row in rows)
-            old[place] = old[place] or occupation(crystal) in listed
-    return old
-
-
-def change(known: AsymmetricUnit, found: AsymmetricUnit) -> str:
-    """What is different: ``Fe → Co``, ``geometry``, ``structure`` or ``all``.
-
-    Elements where these are exchanged in the same Wyckoff template; the geometry where
-    the same elements sit on the same positions; the structure where only the
-    composition stays.
-    """
-    if known.composition == found.composition:
-        return "geometry" if occupation(known) == occupation(found) else "structure"
-    lost = [z for z in known.composition if z not in found.composition]
-    gained = [z for z in found.composition if z not in known.composition]
-    if template(known) != template(found) or len(lost) != len(gained) or not lost:
-        return "all"
-    names = [" ".join(chemical_symbols[z] for z in zs) for zs in (lost, gained)]
-    return " → ".join(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,17 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystalvae.design.neighbors import (
-    Around,
-    default_beta,
-    is_listed,
-    merge_distorted,
-)
+from crystalvae.design.alike import Listed, merge_distorted
+from crystalvae.design.neighbors import Around, default_beta
 from crystalvae.design.sample import draw_checked
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.screening.uniqueness import (
     Formula,
-    ReferenceIndex,
     duplicate_of,
     formula_key,
 )
@@ -31,6 +27,10 @@ if TYPE_CHECKING:
     from crystalvae.design.properties import PropertyModel
     from crystalvae.model import CrystalVAE
 
+logger = logging.getLogger(__name__)
+
+ROUND_SEED = 1_000_000
+"""Added to the seed in each round."""
 DIRECTIONS = ("maximize", "minimize", "target")
 
 
@@ -43,7 +43,7 @@ class Goal:
     target: float = math.nan
     """The value that is wanted, where the direction is ``target``."""
     caution: float = 1.0
-    """Standard deviations of the prediction by which a crystal is thought worse than
+    """Standard errors of the prediction by which a crystal is thought worse than
     predicted, so that the search does not run to where nothing is known."""
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class Found:
     value: float
     """Predicted property."""
     doubt: float
-    """Standard deviation over the members of the ensemble."""
+    """Its standard error."""
     round: int
     """Round in which it was first drawn, from 1."""
     parent: AsymmetricUnit
@@ -100,7 +100,7 @@ def optimize(
     regression: PropertyModel,
     goal: Goal,
     starts: Sequence[AsymmetricUnit],
-    known: ReferenceIndex,
+    listed: Listed,
     *,
     rounds: int = 5,
     draws: int = 200,
@@ -124,8 +124,8 @@ def optimize(
         model: the model.
         regression: the property from a latent vector.
         goal: what is wanted.
-        starts: where the first round searches.
-        known: crystals that are not to be found again.
+        starts: where the first round searches, all of them.
+        listed: crystals that are not to be found again.
         rounds: of the search.
         draws: that pass the checks in each.
         parents: best crystals around which the next round draws.
@@ -151,22 +151,23 @@ def optimize(
     population = list(zip(costs, starts))
     pool: list[Found] = []
     history: list[Round] = []
+    around = list(starts)
     for number in range(1, rounds + 1):
-        around = _best(population, parents)
         try:
             kept, report = draw_checked(
                 model,
-                draws,
-                seed=seed + number - 1,
+                max(draws, len(around)),
+                seed=seed + ROUND_SEED * (number - 1),
                 beta=beta,
                 temperature=temperature,
                 latents=Around(model.encode(around, beta), spread),
                 num_workers=num_workers,
                 **options,
             )
-        except CrystalVAEError:
+        except CrystalVAEError as error:
             if number == 1:
                 raise
+            logger.warning(f"the search ends before round {number}: {error}")
             break
         crystals = [draw.crystal for draw in kept]
         older = [*starts, *(item.crystal for item in pool)]
@@ -174,9 +175,10 @@ def optimize(
         matches = duplicate_of(everything, num_workers=num_workers)
         labels = merge_distorted(everything, matches)[len(older) :]
         fresh = [i for i, first in enumerate(labels) if first == len(older) + i]
-        listed = is_listed([crystals[i] for i in fresh], known, num_workers=num_workers)
-        new = [i for i, old in zip(fresh, listed) if not old]
-        old = sum(listed) + sum(first < len(starts) for first in labels)
+        verdicts = listed([crystals[i] for i in fresh], num_workers=num_workers)
+        is_old = {len(older) + i: verdict for i, verdict in zip(fresh, verdicts)}
+        old = sum(first < len(starts) or is_old.get(first, False) for first in labels)
+        new = [i for i, verdict in zip(fresh, verdicts) if not verdict]
         mean, doubt = np.empty(0), np.empty(0)
         if new:
             mean, doubt = regression.predict(model, [crystals[i] for i in new])
@@ -184,6 +186,7 @@ def optimize(
             parent = around[kept[i].index % len(around)]
             pool.append(Found(crystals[i], value, unsure, number, parent))
             population.append((float(goal.cost(value, unsure)), crystals[i]))
+        around = _best(population, parents)
         repeated = len(kept) - old - len(new)
         history.append(Round(report.draws, len(kept), old, repeated, mean))
         if advance is not None:
@@ -204,6 +207,38 @@ def _best(
     return list(found.values())
 
 
+def chosen_among_known(
+    regression: PropertyModel, goal: Goal, share: float = 0.02
+) -> dict[str, float]:
+    """What the search's choice is worth, tried on the crystals held out.
+
+    Args:
+        regression: with crystals held out.
+        goal: what is wanted.
+        share: of these crystals that is chosen, by the search's own cost.
+
+    Returns:
+        ``chosen`` (how many), and the means of the property's values: ``predicted`` and
+        ``true`` of the chosen, ``all`` of all; where the goal is a target, of the
+        values' distances from it instead.
+    """
+    mean, doubt = regression.predicted
+    num = max(10, round(share * len(mean)))
+    rows = np.argsort(goal.cost(mean, doubt), kind="stable")[:num]
+
+    def shown(values: np.ndarray) -> float:
+        if goal.direction == "target":
+            values = np.abs(values - goal.target)
+        return float(values.mean())
+
+    return {
+        "chosen": len(rows),
+        "predicted": shown(mean[rows]),
+        "true": shown(regression.truth[rows]),
+        "all": shown(regression.truth),
+    }
+
+
 def best_known(
     model: CrystalVAE,
     dataset: PackedDataset,
@@ -222,9 +257,11 @@ def best_known(
     """
     costs = goal.cost(values)
     found: dict[Formula, AsymmetricUnit] = {}
-    for row in np.argsort(costs, kind="stable"):  # NaN comes last
-        if len(found) == num or not np.isfinite(costs[row]):
+    for row in np.argsort(costs, kind="stable"):
+        if len(found) == num:
             break
+        if not np.isfinite(costs[row]):
+            continue
         crystal = dataset[int(row)]
         if model.config.decoder.fits(len(crystal.wyckoffs), crystal.composition):
             found.setdefault(formula_key(crystal.composition), crystal)

@@ -21,6 +21,16 @@ MAX_NAME = 200
 """Bytes of a file name without suffix; most file systems end at 255."""
 
 
+def require_empty(path: Path) -> None:
+    """Refuse a directory that holds files, before work that its output is for.
+
+    Raises:
+        DataError: it does.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        raise DataError(f"{path} is not empty; choose a new directory with -o")
+
+
 def open_directory(path: Path) -> Path:
     """Make an output directory, or take an empty one.
 
@@ -29,8 +39,7 @@ def open_directory(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise DataError(f"{path} is not empty; choose a new directory with -o")
+        require_empty(path)
     except OSError as error:
         raise DataError(f"cannot use {path} as output directory ({error})") from error
     return path

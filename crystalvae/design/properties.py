@@ -1,14 +1,15 @@
-"""A property from the latent vector: an ensemble of perceptrons, and how good it is."""
+"""A property from the latent vector, and how wrong it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor, nn
 
 from crystalvae.batch import CrystalStore
@@ -26,10 +27,16 @@ COMPUTED: dict[str, Callable[[AsymmetricUnit], float]] = {
 }
 """What every data set has: g/cm³ and Å³."""
 HELD_OUT = 0.1
-"""Share of the crystals that the regression is judged on."""
-EPOCHS = 30
-"""Passes over the others."""
-LEAST = 50
+"""Share of the crystals that the regression is judged on; as many calibrate it."""
+EPOCHS = (30, 100)
+"""Fewest and most passes over the others."""
+NEIGHBORS = 50
+"""Calibration crystals that an uncertainty is taken from."""
+STEPS = 1200
+"""Steps that the number of passes aims at."""
+BATCH = 256
+"""Crystals a step."""
+LEAST = 100
 """Values from which a regression is tried."""
 
 
@@ -47,6 +54,12 @@ def property_values(dataset: PackedDataset, name: str) -> np.ndarray:
     raise DataError(
         f"{dataset.path} has no property {name!r}; it has {', '.join(known)}"
     )
+
+
+def num_epochs(values: np.ndarray) -> int:
+    """Passes over the crystals whose property is known: more where there are few."""
+    steps = max(1.0, np.isfinite(values).sum() * (1 - 2 * HELD_OUT) / BATCH)
+    return int(np.clip(np.ceil(STEPS / steps), *EPOCHS))
 
 
 class Ensemble(nn.Module):
@@ -85,6 +98,36 @@ class Ensemble(nn.Module):
 
 
 @dataclass
+class Calibration:
+    """How wrong an ensemble was on crystals that it was not trained on."""
+
+    mean: np.ndarray
+    """Predictions ``(M,)``."""
+    spread: np.ndarray
+    """Standard deviations over the members ``(M,)``."""
+    error: np.ndarray
+    """Prediction minus truth ``(M,)``."""
+
+    def __call__(self, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """Standard errors of predictions ``(N,)``.
+
+        The root mean square error of the :data:`NEIGHBORS` crystals that are nearest in
+        prediction and logarithm of the members' spread, and as much more as the members
+        disagree more than on these. Members agree too well where they are wrong in the
+        same way, above all near a mass of equal values (band gaps of metals).
+        """
+        scale = max(float(self.mean.std()), 1e-12)
+        least = 1e-3 * scale
+        own = np.stack([mean / scale, np.log(spread + least)], -1)
+        known = np.stack([self.mean / scale, np.log(self.spread + least)], -1)
+        tree = KDTree(known)
+        near = tree.query(own, min(NEIGHBORS, len(known)))[1].reshape(len(own), -1)
+        error = np.sqrt(np.square(self.error[near]).mean(1))
+        usual = np.sqrt(np.square(self.spread[near]).mean(1)) + least
+        return error * np.maximum(1.0, spread / usual)
+
+
+@dataclass
 class PropertyModel:
     """A property as a function of the posterior's mean at the smallest β."""
 
@@ -98,24 +141,52 @@ class PropertyModel:
     """Of the training values."""
     spread: float
     """Of the training values."""
-    metrics: dict[str, float]
-    """On crystals held out: mean absolute ``error``, ``r2``, ``baseline`` (the error of
-    always saying the mean), ``uncertainty_rank`` (Spearman correlation of error and
-    spread of the members), and the numbers of crystals."""
+    calibration: Calibration | None = None
+    """What uncertainties are taken from; None is the members' spread."""
+    truth: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """Values of the crystals held out ``(H,)``."""
+    predicted: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
+    """Predictions and standard errors of these, ``(H,)`` each."""
+    trained_on: int = 0
+    """Training crystals."""
 
     @torch.no_grad()
     def __call__(self, latents: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation over the members from latents ``(N, D)``."""
+        """Predictions and standard errors ``(N,)`` from latents ``(N, D)``."""
         self.ensemble.eval()
         x = (latents - self.latent_mean) / self.latent_spread
-        values = self.ensemble(x) * self.spread + self.mean
-        return values.mean(0).cpu().numpy(), values.std(0).cpu().numpy()
+        values = (self.ensemble(x) * self.spread + self.mean).double().cpu().numpy()
+        mean, spread = values.mean(0), values.std(0)
+        if self.calibration is None:
+            return mean, spread
+        return mean, self.calibration(mean, spread)
 
     def predict(
         self, model: CrystalVAE, crystals: Sequence[AsymmetricUnit]
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same of crystals in canonical form."""
         return self(model.encode(crystals).mu)
+
+    def metrics(self) -> dict[str, float]:
+        """How good it is on the crystals held out.
+
+        Returns:
+            Mean absolute ``error``, ``baseline`` (the error of always saying the mean),
+            ``r2``, ``within_one`` and ``within_two`` (shares of the crystals whose
+            error is at most so many standard errors), ``held_out``, ``trained_on``.
+        """
+        mean, doubt = self.predicted
+        error, away = np.abs(mean - self.truth), self.truth - self.truth.mean()
+        total = np.square(away).sum()
+        return {
+            "error": float(error.mean()),
+            "baseline": float(np.abs(away).mean()),
+            "r2": float(1 - np.square(error).sum() / total) if total else 0.0,
+            "within_one": float((error <= doubt).mean()),
+            "within_two": float((error <= 2 * doubt).mean()),
+            "held_out": len(error),
+            "trained_on": self.trained_on,
+        }
 
 
 def fit_property(
@@ -124,8 +195,7 @@ def fit_property(
     values: np.ndarray,
     *,
     members: int = 4,
-    epochs: int = EPOCHS,
-    batch_size: int = 512,
+    epochs: int | None = None,
     seed: int = 0,
     advance: Callable[[], object] | None = None,
 ) -> PropertyModel:
@@ -140,8 +210,7 @@ def fit_property(
         dataset: the crystals.
         values: the property of each, NaN where it is unknown.
         members: of the ensemble.
-        epochs: passes over the training crystals.
-        batch_size: crystals a step.
+        epochs: passes over the training crystals; None is :func:`num_epochs`.
         seed: of the split, the weights and the order.
         advance: called after each pass.
 
@@ -160,30 +229,23 @@ def fit_property(
     latents = model.encode_store(store).mu.detach()
     target = torch.as_tensor(values[rows], dtype=latents.dtype, device=latents.device)
     held = max(1, round(HELD_OUT * len(rows)))
-    x, y = latents[held:], target[held:]
+    x, y = latents[2 * held :], target[2 * held :]
     spread = float(y.std())
     if not spread > 0:
         raise DataError(f"all crystals of {dataset.path} have the same value of it")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         ensemble = Ensemble(members, latents.shape[1]).to(latents.device)
-        found = PropertyModel(
-            ensemble, x.mean(0), x.std(0).clamp(min=1e-6), float(y.mean()), spread, {}
-        )
-        x, y = (x - found.latent_mean) / found.latent_spread, (y - y.mean()) / spread
-        _train(ensemble, x, y, epochs, batch_size, advance)
-    mean, doubt = found(latents[:held])
-    truth = values[rows[:held]]
-    error = np.abs(mean - truth)
-    total = np.square(truth - truth.mean()).sum()
-    found.metrics = {
-        "error": float(error.mean()),
-        "baseline": float(np.abs(truth - truth.mean()).mean()),
-        "r2": float(1 - np.square(mean - truth).sum() / total) if total else 0.0,
-        "uncertainty_rank": _rank_correlation(error, doubt),
-        "held_out": held,
-        "trained_on": len(rows) - held,
-    }
+        centre, width = x.mean(0), x.std(0).clamp(min=1e-6)
+        found = PropertyModel(ensemble, centre, width, float(y.mean()), spread)
+        x, y = (x - centre) / width, (y - y.mean()) / spread
+        _train(ensemble, x, y, epochs or num_epochs(values), advance)
+    mean, members_spread = found(latents[held : 2 * held])
+    error = mean - values[rows[held : 2 * held]]
+    found.calibration = Calibration(mean, members_spread, error)
+    found.truth = values[rows[:held]]
+    found.predicted = found(latents[:held])
+    found.trained_on = len(y)
     return found
 
 
@@ -192,18 +254,17 @@ def _train(
     x: Tensor,
     y: Tensor,
     epochs: int,
-    batch_size: int,
     advance: Callable[[], object] | None,
 ) -> None:
     members, size = len(ensemble.biases[0]), len(x)
     weight = torch.poisson(torch.ones(members, size)).to(x.device)
-    steps = epochs * -(-size // batch_size)
+    steps = epochs * -(-size // BATCH)
     optimizer = torch.optim.AdamW(ensemble.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     ensemble.train()
     for _ in range(epochs):
         order = torch.stack([torch.randperm(size) for _ in range(members)])
-        for rows in order.to(x.device).split(batch_size, dim=1):
+        for rows in order.to(x.device).split(BATCH, dim=1):
             error = (ensemble(x[rows]) - y[rows]).abs() * weight.gather(1, rows)
             optimizer.zero_grad()
             error.mean(1).sum().backward()
@@ -211,11 +272,3 @@ def _train(
             schedule.step()
         if advance is not None:
             advance()
-
-
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    from scipy.stats import spearmanr
-
-    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
-    return float(spearmanr(first, second).statistic)

@@ -308,8 +308,7 @@ def draw_checked(
         reasons = ", ".join(f"{n} {reason}" for reason, n in report.fallen.items())
         message = (
             f"only {len(kept)} of {num} crystals passed the checks in {report.draws} "
-            f"draws ({reasons} fell); loosen the constraints, or look at what falls "
-            "with --raw"
+            f"draws ({reasons} fell); loosen the constraints"
         )
         if not kept:
             raise CrystalVAEError(message)

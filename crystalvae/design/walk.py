@@ -108,7 +108,8 @@ class LatentAxes:
     share: Tensor
     """Of the variance of all dimensions ``(K,)``."""
     meaning: dict[str, np.ndarray]
-    """Spearman correlation of each axis with a descriptor or property ``(K,)``."""
+    """Spearman correlation of each axis with a descriptor or property, NaN where that
+    is unknown or the same for all crystals, ``(K,)``."""
 
 
 @torch.no_grad()
@@ -189,10 +190,11 @@ def walk_axis(
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """NaN where it is not defined."""
     both = np.isfinite(first) & np.isfinite(second)
     first, second = first[both], second[both]
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
+        return np.nan
     return float(spearmanr(first, second).statistic)
 
 
@@ -205,7 +207,7 @@ def plot_axes(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = list(axes.meaning)
+    names = [name for name, v in axes.meaning.items() if np.isfinite(v).all()]
     table = np.array([axes.meaning[name] for name in names]).T
     figure, panel = pyplot.subplots(
         figsize=(4 + 0.6 * len(names), 1.5 + 0.75 * len(table)), layout="constrained"

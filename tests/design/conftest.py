@@ -1,10 +1,28 @@
 import numpy as np
 import pytest
 
+from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import PackedDataset, pack, write_packed
 from crystalvae.data.prototypes import prototype_crystals
 from crystalvae.model import CrystalVAE
 from crystalvae.pretrained import shipped_models
+from tests.conftest import REFERENCE
+
+
+def unit(name):
+    return AsymmetricUnit.from_structure(REFERENCE[name][0])
+
+
+def exchanged(name, **elements):
+    structure = REFERENCE[name][0].copy()
+    structure.replace_species(elements)
+    return AsymmetricUnit.from_structure(structure)
+
+
+def strained(name, factor):
+    structure = REFERENCE[name][0].copy()
+    structure.apply_strain(factor)
+    return AsymmetricUnit.from_structure(structure)
 
 
 @pytest.fixture(scope="session")

@@ -1,38 +1,14 @@
-import numpy as np
 import pytest
 import torch
+from pymatgen.core import Lattice, Structure
 
 from crystalvae.cli import main
-from crystalvae.crystal import AsymmetricUnit
-from crystalvae.design.neighbors import (
-    Around,
-    change,
-    is_listed,
-    merge_distorted,
-    neighbors,
-    occupation,
-)
+from crystalvae.design.neighbors import Around, neighbors
 from crystalvae.errors import ConfigError
 from crystalvae.latent import Posterior
-from crystalvae.screening.uniqueness import ReferenceIndex, default_matcher
+from crystalvae.screening.uniqueness import default_matcher
 from tests.cli.conftest import table
-from tests.conftest import REFERENCE, random_setting
-
-
-def unit(name):
-    return AsymmetricUnit.from_structure(REFERENCE[name][0])
-
-
-def exchanged(name, **elements):
-    structure = REFERENCE[name][0].copy()
-    structure.replace_species(elements)
-    return AsymmetricUnit.from_structure(structure)
-
-
-def strained(name, factor):
-    structure = REFERENCE[name][0].copy()
-    structure.apply_strain(factor)
-    return AsymmetricUnit.from_structure(structure)
+from tests.design.conftest import exchanged, unit
 
 
 def test_latents_are_spread_as_the_posteriors_are():
@@ -54,54 +30,6 @@ def test_each_draw_knows_its_crystal_in_any_batch():
     assert torch.cat(parts).flatten().tolist() == whole.tolist()
 
 
-def test_occupation_does_not_depend_on_the_setting(reference):
-    structure, number = reference
-    rng = np.random.default_rng(0)
-    expected = occupation(AsymmetricUnit.from_structure(structure))
-    assert expected[0] == number
-    for _ in range(3):
-        other = AsymmetricUnit.from_structure(random_setting(structure, rng))
-        assert occupation(other) == expected
-
-
-def test_occupation_ignores_strain_and_sees_elements():
-    assert occupation(strained("rutile", 0.2)) == occupation(unit("rutile"))
-    assert occupation(exchanged("rutile", Ti="Sn")) != occupation(unit("rutile"))
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (lambda: exchanged("perovskite", Sr="Ba"), "Sr → Ba"),
-        (lambda: exchanged("perovskite", Sr="Ba", Ti="Zr"), "Ti Sr → Zr Ba"),
-        (lambda: strained("perovskite", 0.1), "geometry"),
-        (lambda: unit("rutile"), "all"),
-    ],
-)
-def test_change_says_what_is_different(found, expected):
-    assert change(unit("perovskite"), found()) == expected
-
-
-def test_a_polymorph_is_another_structure():
-    assert change(unit("nacl"), exchanged("cscl", Cs="Na")) == "structure"
-
-
-def test_distortions_are_merged_and_matches_followed():
-    crystals = [
-        unit("nacl"),
-        unit("rutile"),
-        strained("nacl", 0.2),
-        strained("nacl", 0.21),
-    ]
-    assert merge_distorted(crystals, [0, 1, 2, 2]) == [0, 1, 0, 0]
-
-
-def test_a_distortion_of_a_known_crystal_is_listed():
-    index = ReferenceIndex([unit("nacl"), unit("rutile")])
-    looked_up = [strained("nacl", 0.3), exchanged("nacl", Na="K"), unit("rutile")]
-    assert is_listed(looked_up, index, num_workers=1) == [True, False, True]
-
-
 def test_what_is_found_is_new_distinct_and_accounted_for(shipped):
     known = [unit("rutile"), unit("perovskite")]
     found, report = neighbors(shipped, known, 40, beta=0.2, num_workers=1)
@@ -115,7 +43,6 @@ def test_what_is_found_is_new_distinct_and_accounted_for(shipped):
     matcher = default_matcher()
     for place, structure in enumerate(structures[2:], 2):
         assert not any(matcher.fit(structure, other) for other in structures[:place])
-    assert len({occupation(item.crystal) for item in found}) == len(found)
     assert {item.origin for item in found} == {0, 1}
     assert [item.count for item in found] == sorted(
         (item.count for item in found), reverse=True
@@ -132,9 +59,23 @@ def test_a_small_beta_stays_nearer(shipped):
     assert stayed[0] > stayed[1] + 3 > stayed[2] + 6
 
 
-def test_there_must_be_a_crystal(tiny_model):
+def test_processes_change_nothing(shipped):
+    runs = [
+        neighbors(shipped, [unit("rutile")], 40, batch_size=20, num_workers=workers)
+        for workers in (1, 2)
+    ]
+    (alone, report), (several, other) = runs
+    assert report == other
+    for one, two in zip(alone, several, strict=True):
+        assert (one.draw, one.count, one.origin) == (two.draw, two.count, two.origin)
+        assert one.crystal.formula == two.crystal.formula
+
+
+def test_there_must_be_crystals_and_a_draw_for_each(tiny_model):
     with pytest.raises(ConfigError, match="no crystal"):
         neighbors(tiny_model, [], 5)
+    with pytest.raises(ConfigError, match="5 draws around 6 crystals"):
+        neighbors(tiny_model, [unit("nacl")] * 6, 5)
 
 
 def test_command(shipped, tmp_path, capsys):
@@ -170,4 +111,27 @@ def test_nothing_to_search_around_is_one_sentence(tmp_path, capsys):
     message = capsys.readouterr().err.strip()
     assert "holds no structure" in message
     assert "\n" not in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_model_does_not_know_is_refused(shipped, tmp_path, capsys):
+    source = tmp_path / "olivine.cif"
+    olivine = Structure.from_spacegroup(
+        62,
+        Lattice.orthorhombic(10.33, 6.01, 4.69),
+        ["Li", "Fe", "P", "O", "O", "O"],
+        [
+            [0, 0, 0],
+            [0.282, 0.25, 0.975],
+            [0.095, 0.25, 0.418],
+            [0.097, 0.25, 0.743],
+            [0.457, 0.25, 0.206],
+            [0.166, 0.046, 0.285],
+        ],
+    )
+    olivine.to(str(source))
+    command = ["neighbors", "mp_20", str(source), "-o", str(tmp_path / "out")]
+    assert main([*command, "--device", "cpu"]) == 1
+    message = capsys.readouterr().err
+    assert "LiFePO4, 28 atoms in the primitive cell, is not found again" in message
     assert not (tmp_path / "out").exists()

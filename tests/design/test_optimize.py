@@ -5,9 +5,14 @@ import pytest
 
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
-from crystalvae.design.neighbors import is_listed
-from crystalvae.design.optimize import Goal, best_known, optimize
-from crystalvae.design.properties import fit_property, property_values
+from crystalvae.design.alike import Listed
+from crystalvae.design.optimize import (
+    Goal,
+    best_known,
+    chosen_among_known,
+    optimize,
+)
+from crystalvae.design.properties import Calibration, fit_property, property_values
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.screening.density import density_of
 from crystalvae.screening.uniqueness import ReferenceIndex
@@ -44,8 +49,36 @@ def test_an_impossible_goal_is_refused(fields):
 
 
 def test_densities_are_learned_from_the_latent(density):
-    assert density.metrics["error"] < 0.4 * density.metrics["baseline"]
-    assert density.metrics["r2"] > 0.7
+    metrics = density.metrics()
+    assert metrics["error"] < 0.4 * metrics["baseline"]
+    assert metrics["r2"] > 0.7
+    assert metrics["trained_on"] + 2 * metrics["held_out"] == 1208
+
+
+def test_most_errors_are_within_two_standard_errors(density):
+    metrics = density.metrics()
+    assert metrics["within_one"] > 0.5
+    assert metrics["within_two"] > 0.85
+
+
+def test_uncertainties_are_those_of_similar_predictions():
+    rng = np.random.default_rng(0)
+    mean = np.repeat([0.0, 10.0], 500)
+    scale = np.where(mean == 0, 0.1, 2.0)
+    spread = np.full(1000, 0.05)
+    calibration = Calibration(mean, spread, rng.normal(size=1000) * scale)
+    found = calibration(np.array([0.0, 10.0]), np.array([0.05, 0.05]))
+    assert found == pytest.approx([0.1, 2.0], rel=0.4)
+    more = calibration(np.array([0.0]), np.array([0.5]))
+    assert more[0] > 5 * found[0]
+
+
+def test_the_choice_is_tried_on_crystals_held_out(density):
+    chosen = chosen_among_known(density, Goal("maximize"))
+    assert chosen["true"] > chosen["all"] + 3
+    assert chosen["predicted"] == pytest.approx(chosen["true"], rel=0.2)
+    near = chosen_among_known(density, Goal("target", 5.0))
+    assert near["true"] < 0.5 * near["all"]
 
 
 def test_a_prediction_does_not_depend_on_the_setting(shipped, density, reference):
@@ -65,7 +98,7 @@ def test_a_regression_is_repeatable_and_disturbs_no_other_draws(shipped, prototy
     first = fit_property(shipped, prototypes, values, epochs=1, seed=3)
     assert torch.equal(torch.random.get_rng_state(), before)
     again = fit_property(shipped, prototypes, values, epochs=1, seed=3)
-    assert first.metrics == again.metrics
+    assert first.metrics() == again.metrics()
 
 
 def test_what_cannot_be_learned_is_refused(shipped, prototypes):
@@ -82,6 +115,8 @@ def test_the_best_known_crystals_are_the_best(shipped, prototypes):
     best = best_known(shipped, prototypes, values, Goal("maximize"), 5)
     assert len({crystal.formula for crystal in best}) == 5
     assert density_of(best[0]) == pytest.approx(values.max())
+    values[:3] = np.inf
+    assert len(best_known(shipped, prototypes, values, Goal("maximize"), 5)) == 5
     values[:] = np.nan
     assert best_known(shipped, prototypes, values, Goal("maximize"), 5) == []
 
@@ -91,13 +126,13 @@ def test_the_search_goes_where_it_should(shipped, prototypes, density, direction
     values = property_values(prototypes, "density")
     middle = np.argsort(values)[len(values) // 2 :][:5]
     starts = [prototypes[int(row)] for row in middle]
-    known = ReferenceIndex(prototypes)
+    listed = Listed(ReferenceIndex(prototypes))
     found, history = optimize(
         shipped,
         density,
         Goal(direction),
         starts,
-        known,
+        listed,
         rounds=3,
         draws=40,
         parents=5,
@@ -107,7 +142,7 @@ def test_the_search_goes_where_it_should(shipped, prototypes, density, direction
     best = np.mean([density_of(item.crystal) for item in found[:5]])
     sign = 1 if direction == "maximize" else -1
     assert sign * (best - np.median(values)) > 0.2
-    assert not any(is_listed([item.crystal for item in found], known, num_workers=1))
+    assert not any(listed([item.crystal for item in found], num_workers=1))
     assert sum(len(item.values) for item in history) == len(found)
     for item in history:
         assert item.passed == item.known + item.repeated + len(item.values)
@@ -130,6 +165,7 @@ def test_command(shipped, prototypes, tmp_path, capsys):
     summary = json.loads((out / "summary.json").read_text())
     assert len(summary["rounds"]) == 2
     assert summary["regression"]["error"] > 0
+    assert summary["choice_among_held_out"]["chosen"] > 0
     assert (out / "search.png").read_bytes()[:4] == b"\x89PNG"
     assert "held out" in capsys.readouterr().out
     assert (

@@ -25,7 +25,7 @@ def ends():
 @pytest.fixture(scope="module")
 def axes(shipped, prototypes):
     crystals = [prototypes[row] for row in range(0, len(prototypes), 3)]
-    planted = {"planted": np.full(len(crystals), np.nan)}
+    planted = {"unknown": np.full(len(crystals), np.nan)}
     first = latent_axes(shipped, crystals, num=3, beta=0.3)
     means = shipped.encode(crystals, 0.3).mu
     planted["planted"] = ((means - first.centre) @ first.directions[1]).numpy()
@@ -55,9 +55,10 @@ def test_axes_are_orthonormal_and_ordered(axes):
 
 def test_a_property_along_an_axis_is_found(axes):
     assert axes.meaning["planted"][1] == pytest.approx(1)
-    assert set(axes.meaning) == {*DESCRIPTORS, "planted"}
-    for values in axes.meaning.values():
-        assert (np.abs(values) <= 1 + 1e-9).all()
+    assert set(axes.meaning) == {*DESCRIPTORS, "planted", "unknown"}
+    assert np.isnan(axes.meaning["unknown"]).all()
+    for name in {*axes.meaning} - {"unknown"}:
+        assert (np.abs(axes.meaning[name]) <= 1 + 1e-9).all()
 
 
 def test_the_middle_of_a_walk_is_its_start(shipped, axes, ends):
