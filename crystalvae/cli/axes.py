@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         "reach": args.reach,
         "steps": args.steps,
         "beta": beta,
-        "refine": asdict(refinement_of(model, args.refine)),
+        "refine": asdict(refinement_of(model, args.refine, purpose="design")),
     }
     write_points(directory, points, summary)
     for axis, walk in enumerate(texts):

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         "beta": default_beta(model) if args.beta is None else args.beta,
         "spread": args.spread,
         "temperature": args.temperature,
-        "refine": asdict(refinement_of(model, args.refine)),
+        "refine": asdict(refinement_of(model, args.refine, purpose="design")),
         "draws": report.draws.draws,
         "fallen": fallen,
         "passed": report.draws.kept,

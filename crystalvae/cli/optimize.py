@@ -198,7 +198,7 @@ def run(args: argparse.Namespace) -> int:
         "beta": default_beta(model) if args.beta is None else args.beta,
         "spread": args.spread,
         "temperature": args.temperature,
-        "refine": asdict(refinement_of(model, args.refine)),
+        "refine": asdict(refinement_of(model, args.refine, purpose="design")),
         "start": args.start,
         "starts": [crystal.formula for crystal in starts],
         "refused": refused,

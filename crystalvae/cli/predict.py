@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         "draws": args.draws or args.n,
         "beta": model.config.latent.beta_max if beta is None else beta,
         "temperature": TEMPERATURE if temperature is None else temperature,
-        "refine": asdict(refinement_of(model, args.refine, predicting=True)),
+        "refine": asdict(refinement_of(model, args.refine, purpose="prediction")),
         "seed": args.seed,
         "analogues": args.analogues,
         "unlisted": args.unlisted,

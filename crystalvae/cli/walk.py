@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         "last": {"input": str(args.last), "formula": last.formula},
         "steps": args.steps,
         "beta": args.beta or model.config.latent.beta_min,
-        "refine": asdict(refinement_of(model, args.refine)),
+        "refine": asdict(refinement_of(model, args.refine, purpose="design")),
     }
     written = write_points(directory, points, summary)
     for (place, crystal), (_, failed) in zip(points, written):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crystalvae.design.alike import merge_distorted
 from crystalvae.design.sample import DrawReport, draw_checked
+from crystalvae.design.settings import refinement_of
 from crystalvae.errors import ConfigError
 from crystalvae.screening.uniqueness import duplicate_of
 
@@ -90,6 +91,7 @@ def neighbors(
     spread: float = 1.0,
     temperature: float = 1.0,
     distortions: bool = False,
+    refine: dict[str, float | None] | None = None,
     num_workers: int | None = None,
     **options,
 ) -> tuple[list[Neighbor], NeighborReport]:
@@ -106,6 +108,7 @@ def neighbors(
         spread: see :class:`Around`.
         temperature: of every choice.
         distortions: whether distortions of another crystal are crystals of their own.
+        refine: of :func:`~crystalvae.design.settings.refinement_of`, for design.
         num_workers: processes; None is one a core where they save time.
         **options: of :func:`~crystalvae.design.sample.draw_checked`.
 
@@ -131,6 +134,7 @@ def neighbors(
         beta=beta,
         temperature=temperature,
         latents=Around(posterior, spread),
+        refine=asdict(refinement_of(model, refine, purpose="design")),
         num_workers=num_workers,
         **options,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import numpy as np
 from crystalvae.design.alike import Listed, merge_distorted
 from crystalvae.design.neighbors import Around, default_beta
 from crystalvae.design.sample import draw_checked
+from crystalvae.design.settings import refinement_of
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.screening.uniqueness import (
     Formula,
@@ -109,6 +110,7 @@ def optimize(
     spread: float = 1.0,
     temperature: float = 1.0,
     seed: int = 0,
+    refine: dict[str, float | None] | None = None,
     num_workers: int | None = None,
     advance: Callable[[], object] | None = None,
     **options,
@@ -133,6 +135,7 @@ def optimize(
         spread: of the draws, see :class:`~crystalvae.design.neighbors.Around`.
         temperature: of every choice.
         seed: any integer.
+        refine: of :func:`~crystalvae.design.settings.refinement_of`, for design.
         num_workers: processes; None is one a core where they save time.
         advance: called after each round.
         **options: of :func:`~crystalvae.design.sample.draw_checked`.
@@ -152,6 +155,7 @@ def optimize(
     pool: list[Found] = []
     history: list[Round] = []
     around = list(starts)
+    how = asdict(refinement_of(model, refine, purpose="design"))
     for number in range(1, rounds + 1):
         try:
             kept, report = draw_checked(
@@ -161,6 +165,7 @@ def optimize(
                 beta=beta,
                 temperature=temperature,
                 latents=Around(model.encode(around, beta), spread),
+                refine=how,
                 num_workers=num_workers,
                 **options,
             )

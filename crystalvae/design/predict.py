@@ -106,7 +106,7 @@ def predict(
         for rows, options, at_mean in ((short, greedy, True), (further, warm, False))
         for start in range(0, len(rows), batch_size)
     ]
-    refinement = refinement_of(model, refine, predicting=True)
+    refinement = refinement_of(model, refine, purpose="prediction")
     drafts = _Drafts(model, compositions, jobs, seed, beta, constraints, refinement)
     workers = workers_for(model, sum(wanted), batch_size, num_workers)
     batches = ordered_map(drafts, range(len(jobs)), workers)

@@ -76,15 +76,15 @@ def refinement_of(
     model: CrystalVAE,
     refine: dict[str, float | None] | None = None,
     *,
-    predicting: bool = False,
+    purpose: str | None = None,
 ) -> Refinement:
     """How to refine: as asked, and otherwise as the model's card recommends.
 
     Args:
         model: the model; without a refiner it recommends 0 passes.
         refine: fields of :class:`~crystalvae.generation.Refinement` that are asked for.
-        predicting: whether compositions are given; the card's ``prediction_refinement``
-            has exceptions for that.
+        purpose: ``prediction`` (of given compositions) or ``design`` (around known
+            crystals), for which the card may have exceptions.
 
     Raises:
         ConfigError: there is no such field, its value is impossible, or something else
@@ -96,6 +96,6 @@ def refinement_of(
     chosen = {"passes": 0}
     if model.refiner is not None:
         chosen = model.card.get("refinement", {})
-        if predicting:
-            chosen = chosen | model.card.get("prediction_refinement", {})
+        if purpose is not None:
+            chosen = chosen | model.card.get(f"{purpose}_refinement", {})
     return from_dict(Refinement, {**chosen, **asked}, "refine.")

@@ -74,7 +74,7 @@ def interpolate(
         last: where it ends.
         steps: points, both ends included.
         beta: the knob; None keeps most detail.
-        refine: of :func:`~crystalvae.design.settings.refinement_of`.
+        refine: of :func:`~crystalvae.design.settings.refinement_of`, for design.
 
     Returns:
         What greedy decoding makes of each point, None for what is not completed.
@@ -91,7 +91,7 @@ def _decode(
     refine: dict[str, float | None] | None,
 ) -> list[AsymmetricUnit | None]:
     generator = torch.Generator().manual_seed(0)
-    how = refinement_of(model, refine)
+    how = refinement_of(model, refine, purpose="design")
     return generate(model, z, beta=beta, refinement=how, generator=generator).crystals()
 
 
@@ -178,7 +178,7 @@ def walk_axis(
         reach: standard deviations to both sides.
         steps: points, both ends included.
         beta: the knob; None keeps most detail.
-        refine: of :func:`~crystalvae.design.settings.refinement_of`.
+        refine: of :func:`~crystalvae.design.settings.refinement_of`, for design.
 
     Returns:
         As :func:`interpolate`.

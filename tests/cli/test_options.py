@@ -56,9 +56,9 @@ def test_a_card_recommends_refinement_to_who_has_a_refiner(tiny_model):
     assert refinement_of(tiny_model) == Refinement(**card)
     tiny_model.card["prediction_refinement"] = {"limit": 3.0}
     assert refinement_of(tiny_model) == Refinement(**card)
-    looser = refinement_of(tiny_model, predicting=True)
+    looser = refinement_of(tiny_model, purpose="prediction")
     assert looser == Refinement(**card | {"limit": 3.0})
-    assert refinement_of(tiny_model, {"limit": 1.0}, predicting=True).limit == 1.0
+    assert refinement_of(tiny_model, {"limit": 1.0}, purpose="prediction").limit == 1.0
     asked = {"passes": 5, "limit": None}
     assert refinement_of(tiny_model, asked) == Refinement(**card | asked)
     with pytest.raises(ConfigError, match="did you mean 'passes'"):

@@ -86,7 +86,7 @@ def stretched(factor):
 
 
 def test_distortions_match_with_wide_tolerances_only():
-    small, large, other = stretched(1.06), stretched(1.34), stretched(2.2)
+    small, large, other = stretched(1.06), stretched(1.45), stretched(2.4)
     assert occupation(small) == occupation(large) == occupation(other)
     assert duplicate_of([small, large, other], num_workers=1) == [0, 1, 2]
     assert is_distortion(small, large)
@@ -95,7 +95,7 @@ def test_distortions_match_with_wide_tolerances_only():
 
 
 def test_links_are_followed_to_the_first_whatever_their_order():
-    small, large, cubic = stretched(1.06), stretched(1.34), unit("perovskite")
+    small, large, cubic = stretched(1.06), stretched(1.45), unit("perovskite")
     for crystals in ([cubic, large, small], [cubic, small, large]):
         matches = duplicate_of(crystals, num_workers=1)
         assert matches[crystals.index(small)] == 0
@@ -104,7 +104,7 @@ def test_links_are_followed_to_the_first_whatever_their_order():
 
 def test_a_distortion_of_a_known_crystal_is_listed():
     index = ReferenceIndex([stretched(1.06), unit("rutile")])
-    asked = [stretched(1.34), stretched(2.2), exchanged("nacl", Na="K"), unit("rutile")]
+    asked = [stretched(1.45), stretched(2.4), exchanged("nacl", Na="K"), unit("rutile")]
     assert Listed(index)(asked, num_workers=1) == [True, False, False, True]
     kept = Listed(index, distortions=True)(asked, num_workers=1)
     assert kept == [False, False, False, True]
