@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -58,11 +59,11 @@ def residuals(
         levels: of noise.
 
     Returns:
-        One number a crystal, NaN where it is not finite.
+        One number a crystal, infinite where there is none.
     """
     device = next(refiner.parameters()).device
     order = sorted(range(len(crystals)), key=lambda i: len(crystals[i].wyckoffs))
-    found = [np.nan] * len(crystals)
+    found = [math.inf] * len(crystals)
     for start in range(0, len(order), CHUNK):
         rows = order[start : start + CHUNK]
         sites, lattice, coords = refiner_inputs([crystals[row] for row in rows])
@@ -70,5 +71,5 @@ def residuals(
         graph = refiner.graph(sites, lattice, coords)
         values = refiner.residual(graph, sites, lattice, coords, levels).tolist()
         for row, value in zip(rows, values):
-            found[row] = value if np.isfinite(value) else np.nan
+            found[row] = value if math.isfinite(value) else math.inf
     return found

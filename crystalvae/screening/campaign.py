@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -134,7 +133,7 @@ def screen(
 
 
 def rank_again(campaign: Campaign, column: str, values: Sequence[float]) -> None:
-    """Add a column of the survivors' rows and rank by it, lowest first, NaN last.
+    """Add a column of the survivors' rows and rank by it, lowest first.
 
     Args:
         campaign: a finished screening, changed in place.
@@ -144,9 +143,7 @@ def rank_again(campaign: Campaign, column: str, values: Sequence[float]) -> None
     for place, value in zip(campaign.survivors, values):
         campaign.extra.setdefault(place, {})[column] = round(value, 4)
     score = dict(zip(campaign.survivors, values))
-    campaign.survivors = sorted(
-        campaign.survivors, key=lambda place: (math.isnan(score[place]), score[place])
-    )
+    campaign.survivors = sorted(campaign.survivors, key=score.__getitem__)
 
 
 def finish(output: Path) -> None:

@@ -2,10 +2,13 @@ import json
 import shutil
 
 import pytest
+from ase.io import read
 
 from crystalvae.cli import main
+from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import pack, write_packed
 from crystalvae.model import CrystalVAE
+from crystalvae.refinement.score import residuals
 from tests.cli.conftest import table
 from tests.conftest import REFERENCE
 from tests.refinement.conftest import tiny_refiner
@@ -97,3 +100,42 @@ def test_a_trained_refiner_is_copied_beside_a_model(
     sample(model_dir, tmp_path / "out", "--refine", "passes=1")
     assert main([*arguments, "--set", "training.epoch=2"]) == 1
     assert "did you mean 'epochs'" in capsys.readouterr().err
+
+
+def test_what_is_likeliest_relaxed_comes_first(refined_dir, tmp_path):
+    out = tmp_path / "out"
+    command = ["sample", refined_dir, "-n", "5", "-o", str(out), "--num-atoms", "1-6"]
+    assert main([*command, "--no-progress", "--workers", "1"]) == 0
+    values = [float(row["residual"]) for row in table(out)]
+    assert len(values) > 1
+    assert values == sorted(values)
+    frames = read(out / "crystals.extxyz", ":")
+    assert [frame.info["residual"] for frame in frames] == values
+
+
+def test_any_structures_are_ranked_by_a_model_s_residual(refined_dir, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("rutile", "nacl", "wurtzite"):
+        REFERENCE[name][0].to(str(folder / f"{name}.cif"))
+    (folder / "broken.cif").write_text("nothing")
+    out = tmp_path / "out"
+    command = ["screen", str(folder), "-o", str(out), "--no-progress", "--workers", "1"]
+    assert main([*command, "--residual", refined_dir]) == 0
+    rows = [row for row in table(out) if row["rank"]]
+    assert sorted(row["name"] for row in rows) == ["nacl", "rutile", "wurtzite"]
+    values = [float(row["residual"]) for row in rows]
+    assert values == sorted(values)
+    crystals = [AsymmetricUnit.from_structure(REFERENCE[r["name"]][0]) for r in rows]
+    refiner = CrystalVAE.from_pretrained(refined_dir).refiner
+    assert values == pytest.approx(residuals(refiner, crystals), rel=2e-3)
+    summary = json.loads((out / "summary.json").read_text())
+    assert refined_dir in summary["rank_by"]
+
+
+def test_a_model_without_a_refiner_ranks_nothing(model_dir, tmp_path, capsys):
+    REFERENCE["nacl"][0].to(str(tmp_path / "nacl.cif"))
+    command = ["screen", str(tmp_path / "nacl.cif"), "-o", str(tmp_path / "out")]
+    assert main([*command, "--residual", model_dir]) == 1
+    assert "no refiner" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
