@@ -276,7 +276,7 @@ def best_known(
 def plot_search(
     name: str, values: np.ndarray, goal: Goal, history: Sequence[Round], output: Path
 ) -> None:
-    """Draw the property in the data set and in each round to a PNG."""
+    """Draw the property in the data set (without tails) and each round to a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -288,10 +288,15 @@ def plot_search(
     figure, axis = pyplot.subplots(figsize=(1.5 + 1.1 * len(labels), 4.5))
     axis.violinplot(columns, showmedians=True, widths=0.8)
     axis.set_xticks(range(1, len(labels) + 1), labels)
+    shown = [*np.quantile(columns[0], [0.005, 0.995])]
     if goal.direction == "target":
         axis.axhline(goal.target, color="k", linestyle=":", label="target")
         axis.legend()
+        shown.append(goal.target)
     axis.set_ylabel(f"{name}, predicted (data set: given)")
+    shown = np.concatenate([shown, *columns[1:]])
+    low, high = shown.min(), shown.max()
+    axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axis.grid(axis="y", alpha=0.3)
     figure.savefig(output, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
