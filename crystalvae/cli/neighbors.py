@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="draws that pass the checks, for all structures together (%(default)s); "
         "the distinct crystals among them are written",
     )
-    add_search_options(parser, beta="0.15")
+    add_search_options(parser)
     add_constraint_options(parser)
     parser.add_argument(
         "--distortions",

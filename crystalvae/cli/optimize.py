@@ -68,7 +68,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="standard errors of a prediction that count against a crystal "
         "(%(default)s)",
     )
-    add_search_options(parser, beta="0.15")
+    add_search_options(parser)
     add_constraint_options(parser)
     add_machine_options(parser, "device", "workers", "progress")
 

@@ -143,20 +143,16 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_search_options(parser: argparse.ArgumentParser, beta: str) -> None:
-    """Add what decides how far crystals are drawn around known ones.
-
-    Args:
-        parser: of a verb.
-        beta: which β is the default.
-    """
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """Add what decides how far crystals are drawn around known ones."""
     parser.add_argument(
         "--seed", type=seed, default=0, help="any integer (%(default)s)"
     )
     parser.add_argument(
         "--beta",
         type=positive,
-        help=f"the knob: small keeps nearly all of a crystal, large little ({beta})",
+        help="the knob: small keeps nearly all of a crystal, large little (the model's "
+        "own choice)",
     )
     parser.add_argument(
         "--spread",

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
 
 BETA = 0.15
-"""Where one element or a few coordinates of MP-20's crystals change."""
+"""Where an element or a few coordinates change, unless a card says otherwise."""
 
 
 def default_beta(model: CrystalVAE) -> float:
-    """:data:`BETA`, within the range that the model was trained for."""
+    """The card's ``neighborhood_beta``, else :data:`BETA`, within the model's range."""
     latent = model.config.latent
-    return min(max(BETA, latent.beta_min), latent.beta_max)
+    wanted = model.card.get("neighborhood_beta", BETA)
+    return float(min(max(wanted, latent.beta_min), latent.beta_max))
 
 
 @dataclass(frozen=True)
