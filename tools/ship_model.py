@@ -60,6 +60,14 @@ def main() -> None:
         type=json.loads,
         help="exceptions from these for predictions",
     )
+    parser.add_argument(
+        "--design-refinement",
+        type=json.loads,
+        help="exceptions for draws around known crystals",
+    )
+    parser.add_argument(
+        "--neighborhood-beta", type=float, help="at which beta these are drawn"
+    )
     parser.add_argument("--reconstruction", type=Path, action="append", default=[])
     parser.add_argument("--generation", type=Path)
     args = parser.parse_args()
@@ -99,7 +107,9 @@ def main() -> None:
         card["licence"] = args.licence
     if args.sampling is not None:
         card["sampling"] = args.sampling
-    for name in ("refinement", "prediction_refinement"):
+    if args.neighborhood_beta is not None:
+        card["neighborhood_beta"] = args.neighborhood_beta
+    for name in ("refinement", "prediction_refinement", "design_refinement"):
         asked = getattr(args, name)
         if asked is not None:
             from_dict(Refinement, asked, f"--{name.replace('_', '-')}: ")
