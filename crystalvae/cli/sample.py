@@ -76,15 +76,10 @@ def run(args: argparse.Namespace) -> int:
         prior=args.prior,
         constraints=constraints,
     )
-    columns = residual_columns(model, [draw.crystal for draw in kept])
-    ranked = not args.raw and model.refiner is not None
-    if ranked:
-        order = sorted(range(len(kept)), key=lambda place: columns[place]["residual"])
-        kept, columns = ([every[place] for place in order] for every in (kept, columns))
     crystals = [draw.crystal for draw in kept]
     names = [f"{i:05d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
     rows = []
-    for name, item, residual in zip(names, kept, columns):
+    for name, item, residual in zip(names, kept, residual_columns(model, crystals)):
         checks = {
             check: "" if result.passed is None else result.passed
             for check, result in item.results.items()
@@ -111,7 +106,6 @@ def run(args: argparse.Namespace) -> int:
         "p1_share": round(groups[1] / max(len(crystals), 1), 4),
         "space_groups": len(groups),
         "seconds": round(seconds, 2),
-        "order": "residual, lowest first" if ranked else "draw",
         "note": "checked for plausibility; novelty and stability were not computed",
     }
     write_crystals(directory, crystals, names, rows, summary)

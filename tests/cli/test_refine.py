@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 from ase.io import read
+from pymatgen.core import Structure
 
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
@@ -102,15 +103,19 @@ def test_a_trained_refiner_is_copied_beside_a_model(
     assert "did you mean 'epochs'" in capsys.readouterr().err
 
 
-def test_what_is_likeliest_relaxed_comes_first(refined_dir, tmp_path):
+def test_tables_and_frames_say_the_residual(refined_dir, tmp_path):
     out = tmp_path / "out"
     command = ["sample", refined_dir, "-n", "5", "-o", str(out), "--num-atoms", "1-6"]
     assert main([*command, "--no-progress", "--workers", "1"]) == 0
-    values = [float(row["residual"]) for row in table(out)]
+    rows = table(out)
+    values = [float(row["residual"]) for row in rows]
     assert len(values) > 1
-    assert values == sorted(values)
     frames = read(out / "crystals.extxyz", ":")
     assert [frame.info["residual"] for frame in frames] == values
+    files = [Structure.from_file(out / row["file"]) for row in rows]
+    crystals = [AsymmetricUnit.from_structure(structure) for structure in files]
+    refiner = CrystalVAE.from_pretrained(refined_dir).refiner
+    assert values == pytest.approx(residuals(refiner, crystals), rel=0.05)
 
 
 def test_any_structures_are_ranked_by_a_model_s_residual(refined_dir, tmp_path, capsys):
