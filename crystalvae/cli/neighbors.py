@@ -115,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
             "draw": item.draw,
             **residual,
         }
-        for file, item, residual in zip(files, found, residual_columns(model, crystals))
+        for file, item, residual in zip(
+            files, found, residual_columns(model, crystals, num_workers=args.workers)
+        )
     ]
     seconds = time.perf_counter() - began
     fallen = dict(report.draws.fallen.most_common())

@@ -180,7 +180,9 @@ def run(args: argparse.Namespace) -> int:
             "change": change(item.parent, item.crystal),
             **residual,
         }
-        for file, item, residual in zip(files, best, residual_columns(model, crystals))
+        for file, item, residual in zip(
+            files, best, residual_columns(model, crystals, num_workers=args.workers)
+        )
     ]
     summary = {
         "model": str(args.model),

@@ -243,7 +243,7 @@ def _predict_formula(
             **residual,
         }
         for name, item, residual in zip(
-            names, ranked, residual_columns(model, crystals)
+            names, ranked, residual_columns(model, crystals, num_workers=args.workers)
         )
     ]
     summary = {

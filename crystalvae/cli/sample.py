@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     crystals = [draw.crystal for draw in kept]
     names = [f"{i:05d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
     rows = []
-    for name, item, residual in zip(names, kept, residual_columns(model, crystals)):
+    for name, item, residual in zip(
+        names, kept, residual_columns(model, crystals, num_workers=args.workers)
+    ):
         checks = {
             check: "" if result.passed is None else result.passed
             for check, result in item.results.items()

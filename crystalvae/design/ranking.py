@@ -6,16 +6,18 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import torch
 
 from crystalvae.batch import CrystalStore
+from crystalvae.design.sample import workers_for
 from crystalvae.errors import InvalidStructureError
 from crystalvae.geometry.lattice import FREE_COORDS
 from crystalvae.graph import orbit_graph
-from crystalvae.parallel import process_map
+from crystalvae.parallel import ordered_map, process_map
 from crystalvae.refinement.score import residuals
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import first_failure, run_checks
@@ -25,6 +27,7 @@ from crystalvae.symmetry.tables import symmetry_tables
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.model import CrystalVAE
+    from crystalvae.refinement.network import Refiner
 
 RESOLUTION = 0.05
 """Width, in fractional and log-Cholesky coordinates, over which a density counts as the
@@ -76,16 +79,34 @@ def log_likelihoods(
 
 
 def residual_columns(
-    model: CrystalVAE, crystals: Sequence[AsymmetricUnit]
+    model: CrystalVAE,
+    crystals: Sequence[AsymmetricUnit],
+    *,
+    num_workers: int | None = None,
 ) -> list[dict[str, float]]:
     """The column ``residual`` of tables, for each crystal; none without a refiner.
 
     See :func:`crystalvae.refinement.score.residuals`.
+
+    Args:
+        model: the model.
+        crystals: in canonical form.
+        num_workers: processes; None is one a core where they save time.
     """
     if model.refiner is None:
         return [{} for _ in crystals]
-    found = residuals(model.refiner, crystals)
-    return [{"residual": round(value, 4)} for value in found]
+    parts = [crystals[i : i + FEW] for i in range(0, len(crystals), FEW)]
+    workers = workers_for(model, len(crystals), FEW, num_workers)
+    each = ordered_map(
+        partial(_residuals, model.refiner, parts), range(len(parts)), workers
+    )
+    return [{"residual": round(value, 4)} for part in each for value in part]
+
+
+def _residuals(
+    refiner: Refiner, parts: list[Sequence[AsymmetricUnit]], number: int
+) -> list[float]:
+    return residuals(refiner, parts[number])
 
 
 def encodable(
