@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
         crystals = usable_crystals(args.dataset, args.n, args.seed)
     if len(crystals) < 3:
         raise DataError(f"{args.dataset} holds fewer than three usable structures")
-    directory = open_directory(args.output)
     axes = latent_axes(model, crystals, num=args.axes, beta=beta, properties=properties)
+    directory = open_directory(args.output)
     amounts = np.linspace(-args.reach, args.reach, args.steps)
     points, texts = [], []
     for axis in range(len(axes.share)):

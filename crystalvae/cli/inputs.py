@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def encodable_inputs(
-    model: CrystalVAE, path: str
+    model: CrystalVAE, path: str, most: int | None = None
 ) -> tuple[list[str], list[AsymmetricUnit], dict[str, str]]:
     """The structures of an input that a model knows how to describe.
 
@@ -21,17 +21,27 @@ def encodable_inputs(
     composition; one that does not is too large or too strange for the model, and what
     is drawn around it would have little to do with it.
 
+    Args:
+        model: the model.
+        path: what ``prepare`` reads, or a prepared data set.
+        most: of how many there is use.
+
     Returns:
         Identifiers, crystals, and identifier → reason of those that are left out.
 
     Raises:
-        DataError: nothing is left.
+        DataError: nothing is left, or there are more.
     """
     from crystalvae.data.load import named_crystals
     from crystalvae.design.reconstruct import reconstruct
     from crystalvae.errors import DataError
 
     found, unusable = named_crystals(path)
+    if most is not None and len(found) > most:
+        raise DataError(
+            f"{path} holds {len(found)} structures, more than the {most} draws around "
+            "them; draw more, or give fewer structures"
+        )
     limits = model.config.decoder
     refused = dict(unusable)
     fitting = []

@@ -71,9 +71,8 @@ def run(args: argparse.Namespace) -> int:
     require_empty(args.output)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     model.beta_tensor(args.beta, 1)
-    names, known, refused = encodable_inputs(model, args.input)
+    names, known, refused = encodable_inputs(model, args.input, args.n)
     listed = None if args.unlisted is None else open_known(args.unlisted)
-    directory = open_directory(args.output)
     began = time.perf_counter()
     found, report = neighbors(
         model,
@@ -98,9 +97,11 @@ def run(args: argparse.Namespace) -> int:
         dropped = sum(old)
     if not found:
         raise CrystalVAEError(
-            f"all of {report.draws.kept} draws are known crystals; raise -n, --beta or "
-            "--temperature"
+            f"nothing new in {report.draws.kept} draws: {report.same} are the "
+            f"structures themselves, {report.distorted} distorted, {dropped} listed; "
+            "raise --beta, --temperature or --spread"
         )
+    directory = open_directory(args.output)
     crystals = [item.crystal for item in found]
     files = [f"{i:04d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
     rows = [

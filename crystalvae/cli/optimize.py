@@ -118,10 +118,9 @@ def run(args: argparse.Namespace) -> int:
     model.beta_tensor(args.beta, 1)
     refused: dict[str, str] = {}
     if args.start is None:
-        starts = best_known(model, dataset, values, goal, args.parents)
+        starts = best_known(model, dataset, values, goal, args.parents, constraints)
     else:
         _, starts, refused = encodable_inputs(model, args.start)
-    directory = open_directory(args.output)
     began = time.perf_counter()
     disable = None if args.progress else True
     passes = num_epochs(values)
@@ -163,9 +162,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if not found:
         raise CrystalVAEError(
-            f"every crystal that was drawn is in {args.dataset}; raise --draws, --beta "
-            "or --temperature"
+            f"every crystal that was drawn is in {args.dataset}, if distorted; raise "
+            " --beta, --temperature or --spread"
         )
+    directory = open_directory(args.output)
     best = found[: args.n]
     crystals = [item.crystal for item in best]
     files = [f"{i:04d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]

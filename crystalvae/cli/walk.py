@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     model.beta_tensor(args.beta, 1)
     first, last = one_crystal(model, args.first), one_crystal(model, args.last)
-    directory = open_directory(args.output)
     found = interpolate(
         model, first, last, steps=args.steps, beta=args.beta, refine=args.refine
     )
+    directory = open_directory(args.output)
     shares = [step / (args.steps - 1) for step in range(args.steps)]
     points = [({"share": round(share, 4)}, c) for share, c in zip(shares, found)]
     summary = {

@@ -76,13 +76,12 @@ def merge_distorted(
     classes: dict[tuple, list[int]] = defaultdict(list)
     for place, crystal in enumerate(crystals):
         seen = classes[occupation(crystal)]
+        linked = False
         for other in seen:
-            if find(other) == find(place):
-                break
-            if is_distortion(crystals[other], crystal):
+            if find(other) != find(place) and is_distortion(crystals[other], crystal):
                 join(other, place)
-                break
-        else:
+            linked = linked or find(other) == find(place)
+        if not linked:
             seen.append(place)
     return [find(place) for place in range(len(crystals))]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import norm
 
 from crystalvae.design.alike import Listed, merge_distorted
 from crystalvae.design.neighbors import Around, default_beta
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.data.packed import PackedDataset
     from crystalvae.design.properties import PropertyModel
+    from crystalvae.generation import Constraints
     from crystalvae.model import CrystalVAE
 
 logger = logging.getLogger(__name__)
@@ -44,8 +46,8 @@ class Goal:
     target: float = math.nan
     """The value that is wanted, where the direction is ``target``."""
     caution: float = 1.0
-    """Standard errors of the prediction by which a crystal is thought worse than
-    predicted, so that the search does not run to where nothing is known."""
+    """What standard errors are multiplied by before they count against a crystal, so
+    that the search does not run to where nothing is known."""
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:
@@ -56,12 +58,20 @@ class Goal:
             raise ConfigError("caution is a number from 0 upwards")
 
     def cost(self, mean: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
-        """What is to be small: distance from the goal plus caution times doubt."""
-        if self.direction == "target":
-            distance = np.abs(mean - self.target)
-        else:
-            distance = mean if self.direction == "minimize" else -mean
-        return distance + self.caution * doubt
+        """What is to be small.
+
+        The property or its negative, and caution times the standard error; for a target
+        the distance from it that is to be expected of a normal distribution of that
+        width.
+        """
+        error = self.caution * np.asarray(doubt, dtype=float)
+        if self.direction != "target":
+            return (mean if self.direction == "minimize" else -mean) + error
+        away = mean - self.target
+        width = np.maximum(error, 1e-12)
+        ratio = away / width
+        near = width * np.sqrt(2 / np.pi) * np.exp(-0.5 * ratio**2)
+        return near + away * (1 - 2 * norm.cdf(-ratio))
 
 
 @dataclass
@@ -103,6 +113,7 @@ def optimize(
     starts: Sequence[AsymmetricUnit],
     listed: Listed,
     *,
+    constraints: Constraints | None = None,
     rounds: int = 5,
     draws: int = 200,
     parents: int = 20,
@@ -128,6 +139,8 @@ def optimize(
         goal: what is wanted.
         starts: where the first round searches, all of them.
         listed: crystals that are not to be found again.
+        constraints: what the draws must obey; from the second round on it searches
+            around crystals that do.
         rounds: of the search.
         draws: that pass the checks in each.
         parents: best crystals around which the next round draws.
@@ -151,7 +164,11 @@ def optimize(
         raise ConfigError("there is no crystal to start from")
     beta = default_beta(model) if beta is None else beta
     costs = goal.cost(*regression.predict(model, starts)).tolist()
-    population = list(zip(costs, starts))
+    population = [
+        (cost, crystal)
+        for cost, crystal in zip(costs, starts)
+        if constraints is None or constraints.allow(crystal)
+    ]
     pool: list[Found] = []
     history: list[Round] = []
     around = list(starts)
@@ -166,6 +183,7 @@ def optimize(
                 temperature=temperature,
                 latents=Around(model.encode(around, beta), spread),
                 refine=how,
+                constraints=constraints,
                 num_workers=num_workers,
                 **options,
             )
@@ -191,7 +209,7 @@ def optimize(
             parent = around[kept[i].index % len(around)]
             pool.append(Found(crystals[i], value, unsure, number, parent))
             population.append((float(goal.cost(value, unsure)), crystals[i]))
-        around = _best(population, parents)
+        around = _best(population, parents) or around
         repeated = len(kept) - old - len(new)
         history.append(Round(report.draws, len(kept), old, repeated, mean))
         if advance is not None:
@@ -250,6 +268,7 @@ def best_known(
     values: np.ndarray,
     goal: Goal,
     num: int,
+    constraints: Constraints | None = None,
 ) -> list[AsymmetricUnit]:
     """Crystals of a data set that come nearest to a goal, one of each formula.
 
@@ -259,6 +278,7 @@ def best_known(
         values: the property of each, NaN where it is unknown.
         goal: what is wanted.
         num: how many.
+        constraints: what they must obey; where none does, this is left out.
     """
     costs = goal.cost(values)
     found: dict[Formula, AsymmetricUnit] = {}
@@ -268,8 +288,14 @@ def best_known(
         if not np.isfinite(costs[row]):
             continue
         crystal = dataset[int(row)]
-        if model.config.decoder.fits(len(crystal.wyckoffs), crystal.composition):
+        fits = model.config.decoder.fits(len(crystal.wyckoffs), crystal.composition)
+        if fits and (constraints is None or constraints.allow(crystal)):
             found.setdefault(formula_key(crystal.composition), crystal)
+    if not found and constraints is not None:
+        logger.warning(
+            f"no crystal of {dataset.path} obeys the constraints; starting from others"
+        )
+        return best_known(model, dataset, values, goal, num)
     return list(found.values())
 
 

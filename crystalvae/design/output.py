@@ -27,7 +27,7 @@ def require_empty(path: Path) -> None:
     Raises:
         DataError: it does.
     """
-    if path.is_dir() and any(path.iterdir()):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise DataError(f"{path} is not empty; choose a new directory with -o")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from crystalvae.design.properties import COMPUTED
 from crystalvae.design.settings import refinement_of
+from crystalvae.errors import DataError
 from crystalvae.generation import generate
 from crystalvae.screening.base import element_table
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 AXES_BETA = 0.3
 """Where some axes carry much of what is said of MP-20's crystals."""
+
+
+TINY = 1e-6
+"""Variance, and share of it, that is nothing but rounding."""
 
 
 def axes_beta(model: CrystalVAE) -> float:
@@ -129,16 +134,25 @@ def latent_axes(
         num: axes.
         beta: the knob; None keeps most detail.
         properties: further values of each crystal, NaN where unknown.
+
+    Returns:
+        The axes; fewer than ``num`` where the encodings spread in fewer directions.
+
+    Raises:
+        DataError: all encodings are the same.
     """
     means = model.encode(crystals, beta).mu
     centre = means.mean(0)
     _, size, directions = torch.linalg.svd(means - centre, full_matrices=False)
+    variance = size.square()
+    if float(variance.sum()) <= TINY * len(means):
+        raise DataError("all structures have the same encoding: there are no axes")
+    num = min(num, int((variance > TINY * variance.sum()).sum()))
     directions = directions[:num]
     # the sign that makes the largest entry positive, whatever the library
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     directions = directions * largest.sign()
     along = ((means - centre) @ directions.T).cpu().numpy()
-    variance = size.square()
     values = {
         name: np.array([float(of(crystal)) for crystal in crystals])
         for name, of in DESCRIPTORS.items()
@@ -151,7 +165,7 @@ def latent_axes(
         centre=centre,
         directions=directions,
         spread=variance[:num].sqrt() / max(len(crystals) - 1, 1) ** 0.5,
-        share=variance[:num] / variance.sum().clamp(min=1e-12),
+        share=variance[:num] / variance.sum(),
         meaning=meaning,
     )
 

@@ -152,6 +152,17 @@ class Constraints:
     max_atoms: int | None = None
     """Most atoms in the primitive cell."""
 
+    def allow(self, crystal: AsymmetricUnit) -> bool:
+        """Whether a crystal obeys them."""
+        size, composition = crystal.num_primitive_atoms, crystal.composition
+        return (
+            self.min_atoms <= size
+            and (self.max_atoms is None or size <= self.max_atoms)
+            and (self.elements is None or composition.keys() <= self.elements)
+            and (self.space_groups is None or crystal.number in self.space_groups)
+            and (self.composition is None or composition == self.composition)
+        )
+
     def check(self, limits: DecoderConfig) -> None:
         """Refuse what no crystal of a model could obey.
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.design import alike
 from crystalvae.design.alike import (
     Listed,
     change,
@@ -92,6 +93,18 @@ def test_distortions_match_with_wide_tolerances_only():
     assert is_distortion(small, large)
     assert not is_distortion(small, other)
     assert merge_distorted([small, large, other], [0, 1, 2]) == [0, 0, 2]
+
+
+def test_a_bridge_joins_what_is_no_distortion_of_each_other(monkeypatch):
+    crystals = [strained("nacl", factor) for factor in (0.0, 0.2, 0.1)]
+    volumes = [crystal.volume for crystal in crystals]
+
+    def near(first, second):
+        return abs(first.volume - second.volume) < 0.7 * (volumes[1] - volumes[0])
+
+    monkeypatch.setattr(alike, "is_distortion", near)
+    assert merge_distorted(crystals, [0, 1, 2]) == [0, 0, 0]
+    assert merge_distorted(crystals[:2], [0, 1]) == [0, 1]
 
 
 def test_links_are_followed_to_the_first_whatever_their_order():

@@ -59,6 +59,18 @@ def test_a_small_beta_stays_nearer(shipped):
     assert stayed[0] > stayed[1] + 3 > stayed[2] + 6
 
 
+def test_distances_are_in_deviations_of_the_posterior(shipped):
+    known = unit("perovskite")
+    found, _ = neighbors(shipped, [known], 30, beta=0.25, num_workers=1)
+    posterior = shipped.encode([known], 0.25)
+    for item in found[:3]:
+        mean = shipped.encode([item.crystal], 0.25).mu
+        away = (mean - posterior.mu) / torch.exp(0.5 * posterior.logvar)
+        expected = float(away.square().mean() ** 0.5)
+        assert item.distance == pytest.approx(expected, rel=1e-3)
+        assert item.distance > 0
+
+
 def test_processes_change_nothing(shipped):
     runs = [
         neighbors(shipped, [unit("rutile")], 40, batch_size=20, num_workers=workers)

@@ -8,16 +8,20 @@ from crystalvae.crystal import AsymmetricUnit
 from crystalvae.design.alike import Listed
 from crystalvae.design.optimize import (
     Goal,
+    _best,
     best_known,
     chosen_among_known,
     optimize,
 )
 from crystalvae.design.properties import Calibration, fit_property, property_values
+from crystalvae.design.sample import draw_checked
 from crystalvae.errors import ConfigError, DataError
+from crystalvae.generation import Constraints
 from crystalvae.screening.density import density_of
 from crystalvae.screening.uniqueness import ReferenceIndex
 from tests.cli.conftest import table
 from tests.conftest import random_setting
+from tests.design.conftest import strained, unit
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +38,20 @@ def test_costs_point_to_the_goal():
     assert np.argmin(Goal("target", 2.5).cost(values)) == 1
 
 
-@pytest.mark.parametrize("direction", ["maximize", "minimize", "target"])
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_doubt_counts_against_a_crystal(direction):
-    goal = Goal(direction, 1.0, caution=2.0)
+    goal = Goal(direction, caution=2.0)
     assert goal.cost(3.0, 0.5) == pytest.approx(goal.cost(3.0, 0.0) + 1.0)
+
+
+def test_the_cost_of_a_target_is_the_expected_distance():
+    draws = np.random.default_rng(0).normal(size=200_000)
+    for mean, doubt in ((1.0, 0.5), (3.0, 0.5), (0.2, 2.0)):
+        expected = np.abs(mean + 0.7 * doubt * draws - 1.0).mean()
+        found = Goal("target", 1.0, caution=0.7).cost(mean, doubt)
+        assert found == pytest.approx(expected, rel=0.02)
+    plain = Goal("target", 1.0, caution=0.0).cost(np.array([0.5, 3.0]), 0.4)
+    assert plain == pytest.approx([0.5, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -121,6 +135,65 @@ def test_the_best_known_crystals_are_the_best(shipped, prototypes):
     assert best_known(shipped, prototypes, values, Goal("maximize"), 5) == []
 
 
+def test_starts_obey_the_constraints(shipped, prototypes, caplog):
+    values = property_values(prototypes, "density")
+    only = Constraints(elements=frozenset({3, 8, 11, 17}))
+    goal = Goal("maximize")
+    starts = best_known(shipped, prototypes, values, goal, 3, only)
+    assert starts
+    assert all(crystal.composition.keys() <= {3, 8, 11, 17} for crystal in starts)
+    none = Constraints(elements=frozenset({2}))
+    free = best_known(shipped, prototypes, values, goal, 3)
+    again = best_known(shipped, prototypes, values, goal, 3, none)
+    assert [c.formula for c in again] == [c.formula for c in free]
+    assert "obeys the constraints" in caplog.text
+
+
+def test_parents_are_the_crystals_that_were_drawn_around(shipped, prototypes, density):
+    heavy = best_known(
+        shipped, prototypes, property_values(prototypes, "density"), Goal("maximize"), 2
+    )
+    seeds = []
+
+    def spy(model, num, *, seed, latents, **options):
+        seeds.append(seed)
+        return draw_checked(model, num, seed=seed, latents=latents, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crystalvae.design.optimize.draw_checked", spy)
+        found, _ = optimize(
+            shipped,
+            density,
+            Goal("minimize"),
+            [unit("rutile"), heavy[0]],
+            Listed(ReferenceIndex(prototypes)),
+            constraints=Constraints(max_atoms=12),
+            rounds=2,
+            draws=30,
+            parents=4,
+            beta=0.1,
+            num_workers=1,
+        )
+    assert len(set(seeds)) == 2
+    first = [item for item in found if item.round == 1]
+    assert {item.parent.formula for item in first} == {"TiO2", heavy[0].formula}
+    for item in first:
+        shared = item.crystal.composition.keys() & item.parent.composition.keys()
+        other = heavy[0] if item.parent.formula == "TiO2" else unit("rutile")
+        assert len(shared) >= len(
+            item.crystal.composition.keys() & other.composition.keys()
+        )
+    formulas = [item.parent.formula for item in found if item.round == 2]
+    assert len(set(formulas)) <= 4
+
+
+def test_one_parent_a_formula():
+    nacl, rutile = unit("nacl"), unit("rutile")
+    population = [(1.0, strained("nacl", 0.3)), (0.5, nacl), (2.0, rutile)]
+    assert _best(population, 5) == [nacl, rutile]
+    assert _best(population, 1) == [nacl]
+
+
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_the_search_goes_where_it_should(shipped, prototypes, density, direction):
     values = property_values(prototypes, "density")
@@ -157,11 +230,12 @@ def test_command(shipped, prototypes, tmp_path, capsys):
     assert main([*command, *goal, *size, *options]) == 0
     rows = table(out)
     assert len(rows) == 5 == len(list(out.glob("*.cif")))
-    costs = [
-        abs(float(row["predicted_density"]) - 6) + float(row["uncertainty"])
-        for row in rows
-    ]
-    assert costs == pytest.approx(sorted(costs), abs=2e-4)
+    mean, doubt = (
+        np.array([float(row[name]) for row in rows])
+        for name in ("predicted_density", "uncertainty")
+    )
+    costs = Goal("target", 6.0).cost(mean, doubt)
+    assert costs == pytest.approx(np.sort(costs), abs=1e-3)
     summary = json.loads((out / "summary.json").read_text())
     assert len(summary["rounds"]) == 2
     assert summary["regression"]["error"] > 0

@@ -6,12 +6,14 @@ import torch
 
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.design import walk
 from crystalvae.design.walk import (
     DESCRIPTORS,
     interpolate,
     latent_axes,
     walk_axis,
 )
+from crystalvae.errors import DataError
 from crystalvae.screening.uniqueness import default_matcher
 from tests.cli.conftest import table
 from tests.conftest import REFERENCE
@@ -61,9 +63,37 @@ def test_a_property_along_an_axis_is_found(axes):
         assert (np.abs(axes.meaning[name]) <= 1 + 1e-9).all()
 
 
+def test_spreads_are_those_of_the_encodings(shipped, prototypes):
+    crystals = [prototypes[row] for row in range(0, len(prototypes), 5)]
+    axes = latent_axes(shipped, crystals, num=4, beta=0.3)
+    means = shipped.encode(crystals, 0.3).mu
+    along = (means - axes.centre) @ axes.directions.T
+    torch.testing.assert_close(along.std(0), axes.spread, rtol=1e-3, atol=0)
+    whole = means.var(0).sum()
+    torch.testing.assert_close(along.var(0) / whole, axes.share, rtol=1e-3, atol=0)
+
+
+def test_a_walk_goes_along_its_axis_only(shipped, axes, ends, monkeypatch):
+    seen = []
+    monkeypatch.setattr(walk, "_decode", lambda model, z, *rest: seen.append(z))
+    walk_axis(shipped, axes, 1, start=ends[0], steps=5, beta=0.3, reach=2.0)
+    away = seen[0] - shipped.encode([ends[0]], 0.3).mu
+    expected = torch.linspace(-2, 2, 5)[:, None] * axes.spread[1] * axes.directions[1]
+    torch.testing.assert_close(away, expected, atol=1e-4, rtol=1e-3)
+    walk_axis(shipped, axes, 1, steps=3, beta=0.3, reach=2.0)
+    torch.testing.assert_close(seen[1][1], axes.centre)
+
+
+def test_equal_crystals_have_no_axes(shipped, ends):
+    with pytest.raises(DataError, match="no axes"):
+        latent_axes(shipped, [ends[0]] * 3, beta=0.3)
+    axes = latent_axes(shipped, [*ends, ends[0]], num=5, beta=0.3)
+    assert len(axes.share) == 1
+
+
 def test_the_middle_of_a_walk_is_its_start(shipped, axes, ends):
-    walk = walk_axis(shipped, axes, 0, start=ends[1], steps=3, beta=0.05, reach=1e-6)
-    for crystal in walk:
+    found = walk_axis(shipped, axes, 0, start=ends[1], steps=3, beta=0.05, reach=1e-6)
+    for crystal in found:
         assert crystal.composition == ends[1].composition
 
 

@@ -172,3 +172,18 @@ def test_what_is_complete_has_enough_atoms(tiny_model):
     found = generate(tiny_model, z, options=options, constraints=limits)
     for crystal in found.crystals():
         assert crystal is None or crystal.num_primitive_atoms >= 90
+
+
+def test_constraints_allow_what_obeys_them(crystals):
+    by_formula = {crystal.formula: crystal for crystal in crystals}
+    rutile, salt = by_formula["TiO2"], by_formula["NaCl"]
+    for constraints in (
+        Constraints(composition={22: 2, 8: 4}),
+        Constraints(elements=frozenset({8, 22, 40})),
+        Constraints(space_groups=frozenset({136})),
+        Constraints(min_atoms=3),
+    ):
+        assert constraints.allow(rutile)
+        assert not constraints.allow(salt)
+    assert not Constraints(max_atoms=5).allow(rutile)
+    assert Constraints().allow(salt)
