@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
     dropped = 0
     if listed is not None:
         crystals = [item.crystal for item in found]
-        is_old = Listed(ReferenceIndex(listed), args.distortions)
-        old = is_old(crystals, num_workers=args.workers)
+        look_up = Listed(ReferenceIndex(listed), args.distortions)
+        old = look_up(crystals, num_workers=args.workers)
         found = [item for item, is_old in zip(found, old) if not is_old]
         dropped = sum(old)
     if not found:
