@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crystalvae.cli.constraints import (
     add_constraint_options,
@@ -17,6 +18,14 @@ from crystalvae.cli.options import (
     finite,
     number,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from crystalvae.data.packed import PackedDataset
+    from crystalvae.design.optimize import Goal
+    from crystalvae.design.properties import PropertyModel
+    from crystalvae.model import CrystalVAE
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -87,7 +96,6 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.design.optimize import (
         Goal,
         best_known,
-        chosen_among_known,
         optimize,
         plot_search,
     )
@@ -98,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         require_empty,
         write_crystals,
     )
-    from crystalvae.design.properties import fit_property, num_epochs, property_values
+    from crystalvae.design.properties import property_values
     from crystalvae.design.ranking import residual_columns
     from crystalvae.design.settings import refinement_of
     from crystalvae.errors import CrystalVAEError
@@ -122,25 +130,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         _, starts, refused = encodable_inputs(model, args.start)
     began = time.perf_counter()
+    regression, learned, chosen = _learn(args, model, dataset, values, goal)
     disable = None if args.progress else True
-    passes = num_epochs(values)
-    with tqdm(total=passes, unit="pass", desc="learn", disable=disable) as bar:
-        regression = fit_property(
-            model, dataset, values, seed=args.seed, advance=bar.update
-        )
-    learned = {name: round(v, 4) for name, v in regression.metrics().items()}
-    chosen = {k: round(v, 4) for k, v in chosen_among_known(regression, goal).items()}
-    print(
-        f"{args.property} of {learned['held_out']} crystals held out: mean absolute "
-        f"error {learned['error']:g} (always the mean: {learned['baseline']:g}), "
-        f"R2 {learned['r2']:g}"
-    )
-    what = "distance from the target" if args.target is not None else args.property
-    print(
-        f"the {chosen['chosen']} of these that the search would choose: mean {what} "
-        f"predicted {chosen['predicted']:g}, true {chosen['true']:g} (of all "
-        f"{chosen['all']:g})"
-    )
     with tqdm(total=args.rounds, unit="round", desc="search", disable=disable) as bar:
         found, history = optimize(
             model,
@@ -162,8 +153,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if not found:
         raise CrystalVAEError(
-            f"every crystal that was drawn is in {args.dataset}, if distorted; raise "
-            " --beta, --temperature or --spread"
+            f"all that was drawn is in {args.dataset}, as it is or distorted; raise "
+            "--beta, --temperature or --spread"
         )
     directory = open_directory(args.output)
     best = found[: args.n]
@@ -229,3 +220,39 @@ def run(args: argparse.Namespace) -> int:
         f"{best[0].doubt:.2g}"
     )
     return 0
+
+
+def _learn(
+    args: argparse.Namespace,
+    model: CrystalVAE,
+    dataset: PackedDataset,
+    values: np.ndarray,
+    goal: Goal,
+) -> tuple[PropertyModel, dict[str, float], dict[str, float]]:
+    """The regression, how good it is and what its choice is worth, which is printed."""
+    from tqdm import tqdm
+
+    from crystalvae.design.optimize import chosen_among_known
+    from crystalvae.design.properties import fit_property, num_epochs
+
+    disable = None if args.progress else True
+    with tqdm(
+        total=num_epochs(values), unit="pass", desc="learn", disable=disable
+    ) as bar:
+        regression = fit_property(
+            model, dataset, values, seed=args.seed, advance=bar.update
+        )
+    learned = {name: round(v, 4) for name, v in regression.metrics().items()}
+    chosen = {k: round(v, 4) for k, v in chosen_among_known(regression, goal).items()}
+    print(
+        f"{args.property} of {learned['held_out']} crystals held out: mean absolute "
+        f"error {learned['error']:g} (always the mean: {learned['baseline']:g}), "
+        f"R2 {learned['r2']:g}"
+    )
+    what = "distance from the target" if args.target is not None else args.property
+    print(
+        f"the {chosen['chosen']} of these that the search would choose: mean {what} "
+        f"predicted {chosen['predicted']:g}, true {chosen['true']:g} (of all "
+        f"{chosen['all']:g})"
+    )
+    return regression, learned, chosen
