@@ -47,6 +47,10 @@ class LatentConfig:
                 f"{self.beta_max=}"
             )
 
+    def nearest_beta(self, beta: float) -> float:
+        """The β of the trained range that is nearest to one."""
+        return float(min(max(beta, self.beta_min), self.beta_max))
+
 
 class BetaFeatures(nn.Module):
     """Features of β on its logarithmic scale, for encoder and decoder.

@@ -53,14 +53,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Find the axes, walk along them, plot and write."""
-    import random
     from dataclasses import asdict
 
     import numpy as np
 
     from crystalvae.cli.inputs import one_crystal
     from crystalvae.cli.walk import write_points
-    from crystalvae.data.load import usable_crystals
+    from crystalvae.data.load import chosen_rows, usable_crystals
     from crystalvae.data.packed import MANIFEST, PackedDataset
     from crystalvae.design.output import open_directory, require_empty, write_table
     from crystalvae.design.settings import refinement_of
@@ -76,8 +75,7 @@ def run(args: argparse.Namespace) -> int:
     properties = {}
     if (Path(args.dataset) / MANIFEST).exists():
         dataset = PackedDataset(args.dataset)
-        size = min(args.n, len(dataset))
-        rows = random.Random(args.seed).sample(range(len(dataset)), size)
+        rows = list(chosen_rows(len(dataset), args.n, args.seed))
         crystals = [dataset[row] for row in rows]
         properties = {name: v[rows] for name, v in dataset.properties.items()}
     else:

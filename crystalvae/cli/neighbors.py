@@ -10,7 +10,12 @@ from crystalvae.cli.constraints import (
     asked_constraints,
     parse_constraints,
 )
-from crystalvae.cli.options import add_machine_options, add_search_options, at_least
+from crystalvae.cli.options import (
+    add_machine_options,
+    add_search_options,
+    at_least,
+    search_settings,
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -48,21 +53,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search and write."""
     import time
-    from dataclasses import asdict
 
     from crystalvae.cli.inputs import encodable_inputs
     from crystalvae.data.load import open_known
     from crystalvae.design.alike import Listed, change
-    from crystalvae.design.neighbors import default_beta, neighbors
-    from crystalvae.design.output import (
-        describe,
-        formula_name,
-        open_directory,
-        require_empty,
-        write_crystals,
-    )
-    from crystalvae.design.ranking import residual_columns
-    from crystalvae.design.settings import refinement_of
+    from crystalvae.design.neighbors import neighbors
+    from crystalvae.design.output import open_directory, require_empty, write_crystals
+    from crystalvae.design.ranking import numbered_rows
     from crystalvae.errors import CrystalVAEError
     from crystalvae.model import CrystalVAE
     from crystalvae.screening.uniqueness import ReferenceIndex
@@ -103,23 +100,20 @@ def run(args: argparse.Namespace) -> int:
         )
     directory = open_directory(args.output)
     crystals = [item.crystal for item in found]
-    files = [f"{i:04d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
-    rows = [
+    columns = [
         {
-            "file": f"{file}.cif",
-            **describe(item.crystal),
             "near": names[item.origin],
             "near_formula": known[item.origin].formula,
             "change": change(known[item.origin], item.crystal),
             "distance": round(item.distance, 4),
             "times_drawn": item.count,
             "draw": item.draw,
-            **residual,
         }
-        for file, item, residual in zip(
-            files, found, residual_columns(model, crystals, num_workers=args.workers)
-        )
+        for item in found
     ]
+    files, rows = numbered_rows(
+        model, crystals, columns, digits=4, num_workers=args.workers
+    )
     seconds = time.perf_counter() - began
     fallen = dict(report.draws.fallen.most_common())
     summary = {
@@ -128,12 +122,8 @@ def run(args: argparse.Namespace) -> int:
         "structures": len(known),
         "refused": refused,
         "n": args.n,
-        "seed": args.seed,
         "asked": asked_constraints(args),
-        "beta": default_beta(model) if args.beta is None else args.beta,
-        "spread": args.spread,
-        "temperature": args.temperature,
-        "refine": asdict(refinement_of(model, args.refine, purpose="design")),
+        **search_settings(args, model),
         "draws": report.draws.draws,
         "fallen": fallen,
         "passed": report.draws.kept,

@@ -17,6 +17,7 @@ from crystalvae.cli.options import (
     at_least,
     finite,
     number,
+    search_settings,
 )
 
 if TYPE_CHECKING:
@@ -85,30 +86,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Learn the property, search, plot and write."""
     import time
-    from dataclasses import asdict
 
     from tqdm import tqdm
 
     from crystalvae.cli.inputs import encodable_inputs
     from crystalvae.data.packed import PackedDataset
     from crystalvae.design.alike import Listed, change
-    from crystalvae.design.neighbors import default_beta
     from crystalvae.design.optimize import (
         Goal,
         best_known,
         optimize,
         plot_search,
     )
-    from crystalvae.design.output import (
-        describe,
-        formula_name,
-        open_directory,
-        require_empty,
-        write_crystals,
-    )
+    from crystalvae.design.output import open_directory, require_empty, write_crystals
     from crystalvae.design.properties import property_values
-    from crystalvae.design.ranking import residual_columns
-    from crystalvae.design.settings import refinement_of
+    from crystalvae.design.ranking import numbered_rows
     from crystalvae.errors import CrystalVAEError
     from crystalvae.model import CrystalVAE
     from crystalvae.screening.uniqueness import ReferenceIndex
@@ -159,22 +151,19 @@ def run(args: argparse.Namespace) -> int:
     directory = open_directory(args.output)
     best = found[: args.n]
     crystals = [item.crystal for item in best]
-    files = [f"{i:04d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
-    rows = [
+    columns = [
         {
-            "file": f"{file}.cif",
-            **describe(item.crystal),
             f"predicted_{args.property}": round(item.value, 4),
             "uncertainty": round(item.doubt, 4),
             "round": item.round,
             "parent": item.parent.formula,
             "change": change(item.parent, item.crystal),
-            **residual,
         }
-        for file, item, residual in zip(
-            files, best, residual_columns(model, crystals, num_workers=args.workers)
-        )
+        for item in best
     ]
+    files, rows = numbered_rows(
+        model, crystals, columns, digits=4, num_workers=args.workers
+    )
     summary = {
         "model": str(args.model),
         "dataset": str(args.dataset),
@@ -183,15 +172,11 @@ def run(args: argparse.Namespace) -> int:
         "caution": args.caution,
         "regression": learned,
         "choice_among_held_out": chosen,
-        "seed": args.seed,
         "asked": asked_constraints(args),
         "n": args.n,
         "draws": args.draws,
         "parents": args.parents,
-        "beta": default_beta(model) if args.beta is None else args.beta,
-        "spread": args.spread,
-        "temperature": args.temperature,
-        "refine": asdict(refinement_of(model, args.refine, purpose="design")),
+        **search_settings(args, model),
         "start": args.start,
         "starts": [crystal.formula for crystal in starts],
         "refused": refused,

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crystalvae.model import CrystalVAE
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -164,6 +169,20 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=number, default=1.0, help="of every choice (%(default)s)"
     )
     add_refine_option(parser)
+
+
+def search_settings(args: argparse.Namespace, model: CrystalVAE) -> dict[str, Any]:
+    """What :func:`add_search_options` was given, or stands for it, for summaries."""
+    from crystalvae.design.neighbors import default_beta
+    from crystalvae.design.settings import refinement_of
+
+    return {
+        "seed": args.seed,
+        "beta": default_beta(model) if args.beta is None else args.beta,
+        "spread": args.spread,
+        "temperature": args.temperature,
+        "refine": asdict(refinement_of(model, args.refine, purpose="design")),
+    }
 
 
 def add_refine_option(parser: argparse.ArgumentParser) -> None:

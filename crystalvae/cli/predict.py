@@ -201,8 +201,8 @@ def _predict_formula(
     settings: dict[str, Any],
     cells: list[dict[int, int]],
 ) -> int:
-    from crystalvae.design.output import describe, formula_name, write_crystals
-    from crystalvae.design.ranking import distinct_ranked, residual_columns
+    from crystalvae.design.output import write_crystals
+    from crystalvae.design.ranking import distinct_ranked, numbered_rows
     from crystalvae.errors import CrystalVAEError
     from crystalvae.screening.uniqueness import is_known
 
@@ -230,22 +230,17 @@ def _predict_formula(
     if args.draws is not None:
         ranked = _most_drawn(ranked, args.n)
     crystals = [item.crystal for item in ranked]
-    names = [
-        f"{rank:03d}_{formula_name(crystal)}" for rank, crystal in enumerate(crystals)
-    ]
-    rows = [
+    columns = [
         {
-            "file": f"{name}.cif",
-            **describe(item.crystal),
             "log_likelihood": round(item.score, 3),
             "times_drawn": item.count,
             "draw": item.draw,
-            **residual,
         }
-        for name, item, residual in zip(
-            names, ranked, residual_columns(model, crystals, num_workers=args.workers)
-        )
+        for item in ranked
     ]
+    names, rows = numbered_rows(
+        model, crystals, columns, digits=3, num_workers=args.workers
+    )
     summary = {
         "formula": args.formula,
         "cells": [sum(cell.values()) for cell in cells],

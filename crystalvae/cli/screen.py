@@ -97,12 +97,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.relax is not None and args.reference is None:
         raise ConfigError("--relax needs a --reference, which makes the hull")
-    refiner = None
+    judge = None
     if args.residual is not None:
+        from crystalvae.design.ranking import residual_values
         from crystalvae.model import CrystalVAE
-        from crystalvae.refinement.score import residuals
 
-        refiner = CrystalVAE.from_pretrained(args.residual).require_refiner()
+        judge = CrystalVAE.from_pretrained(args.residual)
+        judge.require_refiner()
     directory = resume_directory(args.output, WORK)
     reference = None if args.reference is None else PackedDataset(args.reference)
     campaign = screen(
@@ -118,9 +119,10 @@ def run(args: argparse.Namespace) -> int:
         scheduler=args.scheduler,
         progress=args.progress,
     )
-    if refiner is not None:
+    if judge is not None:
         crystals = [campaign.inspected[place].crystal for place in campaign.survivors]
-        rank_again(campaign, "residual", residuals(refiner, crystals))
+        values = residual_values(judge, crystals, num_workers=args.workers)
+        rank_again(campaign, "residual", values)
     stability, relaxed = {}, None
     if args.relax is not None:
         options = StabilityOptions(
@@ -147,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     summary = {
         "input": args.input,
         "reference": args.reference,
-        "rank_by": args.rank_by if refiner is None else f"residual of {args.residual}",
+        "rank_by": args.rank_by if judge is None else f"residual of {args.residual}",
         **summarize([item.record for item in campaign.inspected]),
         "funnel": dict(steps),
         **({"stability": stability} if stability else {}),

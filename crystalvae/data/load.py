@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,15 @@ def read_entries(path: str, limit: int | None = None, seed: int = 0) -> list[Ent
             f"{path} is a prepared data set; give the structures themselves"
         )
     entries = list(read_structures(path))
-    if limit is not None and limit < len(entries):
-        entries = random.Random(seed).sample(entries, limit)
-    return entries
+    return [entries[row] for row in chosen_rows(len(entries), limit, seed)]
+
+
+def chosen_rows(size: int, limit: int | None = None, seed: int = 0) -> Sequence[int]:
+    """All rows of ``size``, or a random choice of ``limit``."""
+    rows = range(size)
+    if limit is not None and limit < size:
+        return random.Random(seed).sample(rows, limit)
+    return rows
 
 
 def crystal_of(entry: Entry) -> AsymmetricUnit:
@@ -61,10 +68,7 @@ def load_crystals(
     """
     if (Path(path) / MANIFEST).exists():
         dataset = PackedDataset(path)
-        rows = range(len(dataset))
-        if limit is not None and limit < len(dataset):
-            rows = random.Random(seed).sample(rows, limit)
-        return [dataset[row] for row in rows]
+        return [dataset[row] for row in chosen_rows(len(dataset), limit, seed)]
     found: list[AsymmetricUnit | None] = []
     for entry in read_entries(path, limit, seed):
         try:

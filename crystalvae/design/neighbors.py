@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crystalvae.design.alike import merge_distorted
-from crystalvae.design.sample import DrawReport, draw_checked
+from crystalvae.design.sample import Draw, DrawReport, draw_checked
 from crystalvae.design.settings import refinement_of
 from crystalvae.errors import ConfigError
 from crystalvae.screening.uniqueness import duplicate_of
@@ -27,9 +27,8 @@ BETA = 0.15
 
 def default_beta(model: CrystalVAE) -> float:
     """The card's ``neighborhood_beta``, else :data:`BETA`, within the model's range."""
-    latent = model.config.latent
     wanted = model.card.get("neighborhood_beta", BETA)
-    return float(min(max(wanted, latent.beta_min), latent.beta_max))
+    return model.config.latent.nearest_beta(wanted)
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,30 @@ class Around:
         return (
             mean[rows] + self.spread * noise * (0.5 * self.posterior.logvar[rows]).exp()
         )
+
+
+def draw_around(
+    model: CrystalVAE,
+    posterior: Posterior,
+    num: int,
+    *,
+    spread: float = 1.0,
+    refine: dict[str, float | None] | None = None,
+    **options,
+) -> tuple[list[Draw], DrawReport]:
+    """Crystals that pass the checks around known ones, refined as is due for design.
+
+    Args:
+        model: the model.
+        posterior: of the N known crystals; draw i is around that of i mod N.
+        num: crystals wanted.
+        spread: see :class:`Around`.
+        refine: of :func:`~crystalvae.design.settings.refinement_of`, for design.
+        **options: of :func:`~crystalvae.design.sample.draw_checked`, β included.
+    """
+    how = asdict(refinement_of(model, refine, purpose="design"))
+    around = Around(posterior, spread)
+    return draw_checked(model, num, latents=around, refine=how, **options)
 
 
 @dataclass
@@ -129,13 +152,14 @@ def neighbors(
         )
     beta = default_beta(model) if beta is None else beta
     posterior = model.encode(known, beta)
-    kept, report = draw_checked(
+    kept, report = draw_around(
         model,
+        posterior,
         num,
         beta=beta,
+        spread=spread,
         temperature=temperature,
-        latents=Around(posterior, spread),
-        refine=asdict(refinement_of(model, refine, purpose="design")),
+        refine=refine,
         num_workers=num_workers,
         **options,
     )

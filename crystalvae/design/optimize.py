@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,7 @@ import numpy as np
 from scipy.stats import norm
 
 from crystalvae.design.alike import Listed, merge_distorted
-from crystalvae.design.neighbors import Around, default_beta
-from crystalvae.design.sample import draw_checked
-from crystalvae.design.settings import refinement_of
+from crystalvae.design.neighbors import default_beta, draw_around
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.screening.uniqueness import (
     Formula,
@@ -172,17 +170,17 @@ def optimize(
     pool: list[Found] = []
     history: list[Round] = []
     around = list(starts)
-    how = asdict(refinement_of(model, refine, purpose="design"))
     for number in range(1, rounds + 1):
         try:
-            kept, report = draw_checked(
+            kept, report = draw_around(
                 model,
+                model.encode(around, beta),
                 max(draws, len(around)),
                 seed=seed + ROUND_SEED * (number - 1),
                 beta=beta,
+                spread=spread,
                 temperature=temperature,
-                latents=Around(model.encode(around, beta), spread),
-                refine=how,
+                refine=refine,
                 constraints=constraints,
                 num_workers=num_workers,
                 **options,
@@ -222,8 +220,16 @@ def _best(
     population: list[tuple[float, AsymmetricUnit]], num: int
 ) -> list[AsymmetricUnit]:
     """The crystals of least cost, one of each formula."""
+    ranked = sorted(population, key=lambda pair: pair[0])
+    return _one_of_each_formula((crystal for _, crystal in ranked), num)
+
+
+def _one_of_each_formula(
+    crystals: Iterable[AsymmetricUnit], num: int
+) -> list[AsymmetricUnit]:
+    """The first crystals of up to ``num`` formulas."""
     found: dict[Formula, AsymmetricUnit] = {}
-    for _, crystal in sorted(population, key=lambda pair: pair[0]):
+    for crystal in crystals:
         found.setdefault(formula_key(crystal.composition), crystal)
         if len(found) == num:
             break
@@ -281,22 +287,21 @@ def best_known(
         constraints: what they must obey; where none does, this is left out.
     """
     costs = goal.cost(values)
-    found: dict[Formula, AsymmetricUnit] = {}
-    for row in np.argsort(costs, kind="stable"):
-        if len(found) == num:
-            break
-        if not np.isfinite(costs[row]):
-            continue
-        crystal = dataset[int(row)]
-        fits = model.config.decoder.fits(len(crystal.wyckoffs), crystal.composition)
-        if fits and (constraints is None or constraints.allow(crystal)):
-            found.setdefault(formula_key(crystal.composition), crystal)
+    order = np.argsort(costs, kind="stable")
+    limits = model.config.decoder
+    usable = (
+        crystal
+        for crystal in (dataset[int(row)] for row in order if np.isfinite(costs[row]))
+        if limits.fits(len(crystal.wyckoffs), crystal.composition)
+        and (constraints is None or constraints.allow(crystal))
+    )
+    found = _one_of_each_formula(usable, num)
     if not found and constraints is not None:
         logger.warning(
             f"no crystal of {dataset.path} obeys the constraints; starting from others"
         )
         return best_known(model, dataset, values, goal, num)
-    return list(found.values())
+    return found
 
 
 def plot_search(

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from crystalvae.batch import CrystalStore
+from crystalvae.design.output import describe, formula_name
 from crystalvae.design.sample import workers_for
 from crystalvae.errors import InvalidStructureError
 from crystalvae.geometry.lattice import FREE_COORDS
@@ -78,6 +79,35 @@ def log_likelihoods(
     return scores
 
 
+def residual_values(
+    model: CrystalVAE,
+    crystals: Sequence[AsymmetricUnit],
+    *,
+    num_workers: int | None = None,
+) -> list[float]:
+    """:func:`crystalvae.refinement.score.residuals` of a model's refiner.
+
+    Args:
+        model: the model.
+        crystals: in canonical form.
+        num_workers: processes; None is one a core where they save time.
+
+    Raises:
+        ConfigError: the model has no refiner.
+    """
+    refiner = model.require_refiner()
+    parts = [crystals[i : i + FEW] for i in range(0, len(crystals), FEW)]
+    workers = workers_for(model, len(crystals), FEW, num_workers)
+    each = ordered_map(partial(_residuals, refiner, parts), range(len(parts)), workers)
+    return [value for part in each for value in part]
+
+
+def _residuals(
+    refiner: Refiner, parts: list[Sequence[AsymmetricUnit]], number: int
+) -> list[float]:
+    return residuals(refiner, parts[number])
+
+
 def residual_columns(
     model: CrystalVAE,
     crystals: Sequence[AsymmetricUnit],
@@ -86,27 +116,41 @@ def residual_columns(
 ) -> list[dict[str, float]]:
     """The column ``residual`` of tables, for each crystal; none without a refiner.
 
-    See :func:`crystalvae.refinement.score.residuals`.
-
     Args:
         model: the model.
         crystals: in canonical form.
-        num_workers: processes; None is one a core where they save time.
+        num_workers: of :func:`residual_values`.
     """
     if model.refiner is None:
         return [{} for _ in crystals]
-    parts = [crystals[i : i + FEW] for i in range(0, len(crystals), FEW)]
-    workers = workers_for(model, len(crystals), FEW, num_workers)
-    each = ordered_map(
-        partial(_residuals, model.refiner, parts), range(len(parts)), workers
-    )
-    return [{"residual": round(value, 4)} for part in each for value in part]
+    values = residual_values(model, crystals, num_workers=num_workers)
+    return [{"residual": round(value, 4)} for value in values]
 
 
-def _residuals(
-    refiner: Refiner, parts: list[Sequence[AsymmetricUnit]], number: int
-) -> list[float]:
-    return residuals(refiner, parts[number])
+def numbered_rows(
+    model: CrystalVAE,
+    crystals: Sequence[AsymmetricUnit],
+    columns: Sequence[dict[str, Any]],
+    digits: int,
+    *,
+    num_workers: int | None = None,
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names of the files of ranked crystals, and the rows of their table.
+
+    Args:
+        model: gives the residuals.
+        crystals: in order.
+        columns: what else is said of each, after what describes it.
+        digits: of the numbers that names begin with.
+        num_workers: of :func:`residual_values`.
+    """
+    names = [f"{i:0{digits}d}_{formula_name(c)}" for i, c in enumerate(crystals)]
+    found = residual_columns(model, crystals, num_workers=num_workers)
+    rows = [
+        {"file": f"{name}.cif", **describe(crystal), **own, **residual}
+        for name, crystal, own, residual in zip(names, crystals, columns, found)
+    ]
+    return names, rows
 
 
 def encodable(

@@ -22,19 +22,15 @@ if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.model import CrystalVAE
 
-
 AXES_BETA = 0.3
 """Where some axes carry much of what is said of MP-20's crystals."""
-
-
 TINY = 1e-6
 """Variance, and share of it, that is nothing but rounding."""
 
 
 def axes_beta(model: CrystalVAE) -> float:
     """:data:`AXES_BETA`, within the range that the model was trained for."""
-    latent = model.config.latent
-    return min(max(AXES_BETA, latent.beta_min), latent.beta_max)
+    return model.config.latent.nearest_beta(AXES_BETA)
 
 
 def _mean_of(what: str) -> Callable[[AsymmetricUnit], float]:

@@ -160,7 +160,7 @@ def test_parents_are_the_crystals_that_were_drawn_around(shipped, prototypes, de
         return draw_checked(model, num, seed=seed, latents=latents, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("crystalvae.design.optimize.draw_checked", spy)
+        patch.setattr("crystalvae.design.neighbors.draw_checked", spy)
         found, _ = optimize(
             shipped,
             density,
