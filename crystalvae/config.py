@@ -34,7 +34,7 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ConfigError(
                 f"unknown key {where + key!r}{hint} Known: {', '.join(sorted(known))}"
             )
@@ -105,5 +105,9 @@ def read_toml(kind: type[T], path: Path, overrides: list[str] | None = None) -> 
         *parents, last = key.strip().split(".")
         for parent in parents:
             table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(
+                    f"--set {key.strip()}: {parent} is no table of settings"
+                )
         table[last] = value
     return from_dict(kind, values)

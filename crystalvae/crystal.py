@@ -79,7 +79,7 @@ class AsymmetricUnit:
     @property
     def volume(self) -> float:
         """Volume of the conventional cell in Å³."""
-        return float(np.prod(np.diag(self.lattice)))
+        return float(abs(np.linalg.det(self.lattice)))
 
     @cached_property
     def composition(self) -> dict[int, int]:

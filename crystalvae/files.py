@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,15 +12,17 @@ PREFIX = "partial-"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """A name beside ``path`` to write to; it takes the place of ``path`` at the end.
 
     If the block fails, what it wrote is removed and ``path`` stays as it was.
 
     Args:
         path: the file to be made or replaced.
+        shared: whether other processes may be writing the same file.
     """
-    partial = path.with_name(PREFIX + path.name)
+    own = f"{os.getpid()}-" if shared else ""
+    partial = path.with_name(f"{PREFIX}{own}{path.name}")
     try:
         yield partial
         partial.replace(path)

@@ -31,7 +31,7 @@ def orbit_graph(
         float32.
 
     Raises:
-        InvalidStructureError: two atoms coincide.
+        InvalidStructureError: the cell is too large for neighbours to be found.
     """
     lattice, coords, _, site = crystal.expand_primitive()
     lattice = np.ascontiguousarray(lattice)

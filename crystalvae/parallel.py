@@ -34,10 +34,11 @@ class TooLong(BaseException):
 def time_limit(seconds: int) -> Iterator[None]:
     """Raise :class:`TooLong` inside the block after so many seconds.
 
-    Signals reach main threads only: in others, as those of Dask workers, there is no
-    limit.
+    Signals reach main threads only, and Windows has no alarm: in other threads, as
+    those of Dask workers, and there, there is no limit.
     """
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if not (main and hasattr(signal, "SIGALRM")):
         yield
         return
 
@@ -67,13 +68,23 @@ def process_map(num_workers: int | None, pays: bool) -> Iterator[Callable]:
     Args:
         num_workers: processes; None is one a core, 1 is this process.
         pays: whether there is enough to do.
+
+    Raises:
+        ClusterError: no process can start, or one was killed.
     """
     num_workers = num_workers or num_cores()
     if num_workers == 1 or not pays:
         yield map
         return
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        yield pool.map
+    with _pool(num_workers) as pool:
+        try:
+            yield pool.map
+        except BrokenProcessPool as error:
+            with _pool(1) as other:
+                _require_processes(other)
+            raise ClusterError(
+                "a process was killed, perhaps for want of memory; use fewer --workers"
+            ) from error
 
 
 def forks() -> bool:
@@ -196,6 +207,25 @@ def _pool(
     return ProcessPoolExecutor(num_workers, get_context(method), initializer, arguments)
 
 
+def _nothing() -> None:
+    """A job for which a process need only start."""
+
+
+def _require_processes(pool: ProcessPoolExecutor) -> None:
+    """Start a process.
+
+    Raises:
+        ClusterError: it ends at once.
+    """
+    try:
+        pool.submit(_nothing).result()
+    except BrokenProcessPool as error:
+        raise ClusterError(
+            "no process can start: put what your script does under `if __name__ == "
+            '"__main__":`, or work in one process (num_workers=1)'
+        ) from error
+
+
 def _run_in_processes(
     work: Work,
     chunks: Iterator[Chunk],
@@ -246,6 +276,7 @@ def _one_by_one(
 ) -> list[Any]:
     results = []
     executor = _pool(1)
+    _require_processes(executor)
     for job in jobs:
         try:
             results += executor.submit(work, [job]).result()

@@ -3,6 +3,7 @@ import functools
 import itertools
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -157,10 +158,24 @@ next(found)
 """
 
 
+ORPHANS_OF_A_MAP = """
+import multiprocessing, time
+
+from crystalvae.parallel import process_map
+
+with process_map(2, True) as each:
+    found = each(time.sleep, [0, 60, 60])
+    next(found)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    next(found)
+"""
+
+
 @pytest.mark.skipif(not parallel.forks(), reason="the script is not importable")
-def test_workers_end_with_their_parent():
+@pytest.mark.parametrize("script", [ORPHANS, ORPHANS_OF_A_MAP])
+def test_workers_end_with_their_parent(script):
     parent = subprocess.Popen(
-        [sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
     )
     workers = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(workers) == 2
@@ -214,3 +229,22 @@ def test_time_limit():
 def test_a_broad_except_does_not_hide_the_limit():
     with pytest.raises(TooLong), time_limit(1), contextlib.suppress(Exception):
         time.sleep(3)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from crystalvae.parallel import run_chunks\n"
+        "run_chunks(list, iter([(0, [1])]), print, print, num_workers=2)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "__main__" in done.stderr.splitlines()[-1]
+
+
+def test_without_alarms_there_is_no_limit(monkeypatch):
+    monkeypatch.delattr(signal, "SIGALRM")
+    with time_limit(1):
+        time.sleep(1.1)

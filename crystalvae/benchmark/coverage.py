@@ -36,6 +36,8 @@ NUM_STRUCTURE, NUM_COMPOSITION = 61, 132
 NOTHING = np.full(NUM_STRUCTURE + NUM_COMPOSITION, np.nan)
 """Of a crystal without a fingerprint."""
 CHUNK = 16
+ROWS = 1000
+"""Crystals whose distances to all others are held at once."""
 SAVE_EVERY = 32
 """Chunks between two savings of the cache."""
 
@@ -115,7 +117,7 @@ class _Kept:
         if self.path is None or not self.rows:
             return
         key, row = list(self.rows), np.stack(list(self.rows.values()))
-        with suppress(OSError), replacing(self.path) as partial:
+        with suppress(OSError), replacing(self.path, shared=True) as partial:
             np.savez(partial, key=np.array(key), row=row)
 
 
@@ -192,17 +194,34 @@ def coverage(
     def scaled(features: np.ndarray) -> np.ndarray:
         return np.nan_to_num((features - np.array(mean)) / np.array(spread), nan=0.0)
 
-    structure = cdist(generated[0], reference[0])
-    composition = cdist(scaled(generated[1]), scaled(reference[1]))
+    structure = nearest_distances(generated[0], reference[0])
+    composition = nearest_distances(scaled(generated[1]), scaled(reference[1]))
     near = [
-        (structure.min(axis) <= cutoffs[0]) & (composition.min(axis) <= cutoffs[1])
-        for axis in (0, 1)
+        (of_structure <= cutoffs[0]) & (of_composition <= cutoffs[1])
+        for of_structure, of_composition in zip(structure, composition)
     ]
     return {
         "cov_recall": float(near[0].mean()),
         "cov_precision": float(near[1].sum() / num_generated),
-        "amsd_recall": float(structure.min(0).mean()),
-        "amsd_precision": float(structure.min(1).mean()),
-        "amcd_recall": float(composition.min(0).mean()),
-        "amcd_precision": float(composition.min(1).mean()),
+        "amsd_recall": float(structure[0].mean()),
+        "amsd_precision": float(structure[1].mean()),
+        "amcd_recall": float(composition[0].mean()),
+        "amcd_precision": float(composition[1].mean()),
     }
+
+
+def nearest_distances(
+    generated: np.ndarray, reference: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far each reference row ``(R, F)`` is from the nearest of ``(G, F)``.
+
+    Returns:
+        Distances of these, ``(R,)``, and of the generated rows from the nearest
+        reference, ``(G,)``. No more than :data:`ROWS` times R are held at once.
+    """
+    recall, precision = np.full(len(reference), np.inf), []
+    for start in range(0, len(generated), ROWS):
+        distance = cdist(generated[start : start + ROWS], reference)
+        recall = np.minimum(recall, distance.min(0))
+        precision.append(distance.min(1))
+    return recall, np.concatenate(precision)

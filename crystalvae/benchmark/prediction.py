@@ -9,7 +9,7 @@ reference that none hits enters the mean distance with the matcher's ``stol``.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,11 @@ import numpy as np
 
 from crystalvae.benchmark.generation import interval
 from crystalvae.benchmark.matching import TOLERANCES, match_distances
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.errors import InvalidStructureError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-
-    from crystalvae.crystal import AsymmetricUnit
 
 
 def draw_distances(
@@ -154,7 +154,7 @@ def compare(
     own = draw_distances(structures, known, num_workers=num_workers)
     nearest = None
     if polymorphs:
-        groups = [tuple(reference.composition.items()) for reference in references]
+        groups = [_composition(reference) for reference in references]
         nearest = polymorph_distances(
             structures, known, groups, own, num_workers=num_workers
         )
@@ -179,6 +179,16 @@ def compare(
             row["nearest_rmse"] = _shown(np.nanmin(distances))
         rows.append(row)
     return Comparison(metrics, rows)
+
+
+def _composition(crystal: AsymmetricUnit | Structure) -> Hashable:
+    """Counts by atomic number in the primitive cell, however the crystal is given."""
+    if hasattr(crystal, "to_structure"):
+        return tuple(sorted(crystal.composition.items()))
+    try:
+        return _composition(AsymmetricUnit.from_structure(crystal))
+    except InvalidStructureError:
+        return tuple(sorted(Counter(crystal.atomic_numbers).items()))
 
 
 def _structure(crystal: AsymmetricUnit | Structure) -> Structure:

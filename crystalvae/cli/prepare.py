@@ -23,6 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--symprec", type=float, default=0.1, help="symmetry tolerance, Å (%(default)s)"
     )
     parser.add_argument("--max-atoms", type=int, help="refuse larger primitive cells")
+    parser.add_argument("--scheduler", help="Dask scheduler, tcp://host:port")
     add_machine_options(parser, "workers", "progress")
 
 
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         args.input,
         args.output,
         num_workers=args.workers,
+        scheduler=args.scheduler,
         symprec=args.symprec,
         max_atoms=args.max_atoms,
         progress=args.progress,

@@ -79,6 +79,11 @@ def _download(url: str, path: Path, checksum: str | None, progress: bool) -> Pat
                 file.write(block)
                 digest.update(block)
                 bar.update(len(block))
+            if bar.total is not None and file.tell() != bar.total:
+                raise DataError(
+                    f"{url} broke off after {file.tell()} of {bar.total} bytes; try "
+                    "again"
+                )
             if checksum is not None and digest.hexdigest() != checksum:
                 raise DataError(
                     f"{url} has another checksum than its card; try again later"

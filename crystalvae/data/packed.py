@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -119,6 +120,14 @@ def join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return joined
 
 
+def save_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """``np.savez`` for names of any kind, also those of its own arguments."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, values in columns.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, values)
+
+
 def write_packed(
     path: Path,
     arrays: dict[str, np.ndarray],
@@ -140,7 +149,7 @@ def write_packed(
     partial.mkdir(parents=True)
     for name, value in arrays.items():
         np.save(partial / f"{name}.npy", value)
-    np.savez(partial / "properties.npz", **properties)
+    save_columns(partial / "properties.npz", properties)
     ids = "\n".join(text.replace("\n", " ") for text in material_ids)
     (partial / "material_ids.txt").write_text(ids, encoding="utf-8")
     manifest = {

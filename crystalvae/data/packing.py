@@ -16,6 +16,7 @@ from crystalvae.data.packed import (
     MANIFEST,
     SITE_ARRAYS,
     pack,
+    save_columns,
 )
 from crystalvae.files import replacing
 
@@ -128,7 +129,7 @@ def merge_shards(paths: Sequence[Path], output: Path, info: dict) -> Path:
             row, site, comp = row + len(ids), site + spans[1][2], comp + spans[2][2]
     for array in files.values():
         array.flush()
-    np.savez(partial / "properties.npz", **columns)
+    save_columns(partial / "properties.npz", columns)
     manifest = {
         "format_version": FORMAT_VERSION,
         "num_crystals": crystals,

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,9 @@ def prepare(
 
 def _open_shards(shards: Path, fingerprint: str) -> None:
     state = shards / "state.json"
-    if state.exists() and json.loads(state.read_text())["fingerprint"] == fingerprint:
-        return
+    with suppress(OSError, ValueError, KeyError):
+        if json.loads(state.read_text())["fingerprint"] == fingerprint:
+            return
     shutil.rmtree(shards, ignore_errors=True)
     try:
         shards.mkdir(parents=True)

@@ -24,6 +24,7 @@ def write_database(
         crystals: what to add.
         names: their identifiers, kept as ``material_id``.
         rows: key-value pairs of each; only numbers, truth values and texts are kept.
+            ASE takes no texts that look like numbers: these begin with ``id:``.
 
     Raises:
         DataError: the database cannot be opened or written.
@@ -36,9 +37,8 @@ def write_database(
                 database.write(
                     crystal.to_atoms(),
                     key_value_pairs={
-                        "material_id": name,
                         "group_number": crystal.number,
-                        **_plain(row),
+                        **_plain({"material_id": name, **row}),
                     },
                     data={"wyckoff_letters": crystal.wyckoffs.tolist()},
                 )
@@ -61,5 +61,14 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, (bool, int, float)):
             kept[key] = value
         elif isinstance(value, str):
-            kept[key] = f"{value} " if value.lstrip("+-").isdigit() else value
+            kept[key] = f"id:{value}" if _is_number(value) else value
     return kept
+
+
+def _is_number(text: str) -> bool:
+    """Whether ASE would refuse a text as one that looks like a number."""
+    try:
+        float(text)
+    except ValueError:
+        return text.lower() in ("true", "false")
+    return True

@@ -139,7 +139,7 @@ def draw_exchanges(
     if not weight.any():
         return []
     num = min(num, int((counts > 0).sum(1)[elements].sum()))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed % 2**63)
     reach = weight.cumsum()
     ways = counts.cumsum(1)
     found: dict[Exchange, None] = {}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalvae.data.jobs import fingerprint, structure_jobs
 from crystalvae.errors import ConfigError, DataError
+from crystalvae.parallel import num_cores
 from crystalvae.screening.base import CheckResult
 from crystalvae.screening.checks import CHECKS, DEFAULT
 from crystalvae.screening.engine import Inspected, Inspector, inspect_all
@@ -52,13 +54,14 @@ class _Shards:
     def __init__(self, directory: Path, key: str):
         self.directory = directory
         state = directory / "state.json"
+        with suppress(OSError, ValueError, KeyError):
+            if json.loads(state.read_text())["key"] == key:
+                return
+        shutil.rmtree(directory, ignore_errors=True)
         try:
-            known = state.exists() and json.loads(state.read_text())["key"] == key
-            if not known:
-                shutil.rmtree(directory, ignore_errors=True)
-                directory.mkdir(parents=True)
-                state.write_text(json.dumps({"key": key}))
-        except (OSError, ValueError) as error:
+            directory.mkdir(parents=True)
+            state.write_text(json.dumps({"key": key}))
+        except OSError as error:
             raise DataError(f"cannot write {directory} ({error})") from error
 
     def load(self, number: int) -> list[Inspected] | None:
@@ -184,7 +187,9 @@ def _compare(
     fingerprints = np.stack([inspected[i].fingerprint for i in places] or [[]])
     nearest: dict[int, tuple[float, str]] = {}
     if places:
-        distance, row = nearest_known(fingerprints.astype(np.float32))
+        distance, row = nearest_known(
+            fingerprints.astype(np.float32), num_workers or num_cores()
+        )
         for place, d, r in zip(places, distance.tolist(), row.tolist()):
             nearest[place] = (d, index.name(r))
     known = find_known(crystals, index, num_workers=num_workers)

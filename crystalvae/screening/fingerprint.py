@@ -109,10 +109,11 @@ def reference_fingerprints(
     """
     path: Path | None = getattr(dataset, "path", None)
     cached = None if path is None else path / "fingerprints.npy"
-    if cached is not None and cached.exists():
-        found = np.load(cached)
-        if found.shape == (len(dataset), NUM_DISTANCES):
-            return found
+    if cached is not None:
+        with suppress(OSError, ValueError, EOFError):
+            found = np.load(cached)
+            if found.shape == (len(dataset), NUM_DISTANCES):
+                return found
     rows = range(len(dataset))
     starts = rows[::CHUNK]
     chunks = ([dataset[i] for i in rows[s : s + CHUNK]] for s in starts)
@@ -120,7 +121,7 @@ def reference_fingerprints(
         parts = list(each(_of_crystals, chunks))
     found = np.concatenate(parts).astype(np.float32)
     if cached is not None:
-        with suppress(OSError), replacing(cached) as partial:
+        with suppress(OSError), replacing(cached, shared=True) as partial:
             np.save(partial, found)
     return found
 

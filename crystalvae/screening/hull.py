@@ -34,7 +34,12 @@ class Hull:
     """
 
     def __init__(self, compositions: Sequence[Composition], energies: Sequence[float]):
-        self.entries = list(zip(compositions, energies))
+        self.lowest: dict[frozenset[int], dict[tuple[float, ...], float]] = {}
+        for composition, energy in zip(compositions, energies):
+            elements = sorted(composition)
+            system = self.lowest.setdefault(frozenset(elements), {})
+            shares = tuple(_shares(composition, elements))
+            system[shares] = min(energy, system.get(shares, energy))
 
     def energy_above(self, composition: Composition, energy: float) -> float | None:
         """Energy above the hull in eV/atom; negative below it.
@@ -52,13 +57,20 @@ class Hull:
         from scipy.optimize import linprog
 
         elements = sorted(composition)
-        known = [(c, e) for c, e in self.entries if set(c) <= set(elements)]
-        if not known:
+        shares, energies = [], []
+        for system, known in self.lowest.items():
+            if not system.issubset(composition):
+                continue
+            places = [elements.index(z) for z in sorted(system)]
+            for own, value in known.items():
+                shares.append(np.zeros(len(elements)))
+                shares[-1][places] = own
+                energies.append(value)
+        if not energies:
             return None
-        shares = np.array([_shares(c, elements) for c, _ in known]).T
         solution = linprog(
-            [e for _, e in known],
-            A_eq=shares,
+            energies,
+            A_eq=np.array(shares).T,
             b_eq=_shares(composition, elements),
             bounds=(0, None),
             method="highs",
@@ -75,13 +87,10 @@ class Hull:
         Returns:
             None where an element has no known crystal of its own.
         """
-        elements: dict[int, float] = {}
-        for known, value in self.entries:
-            if len(known) == 1:
-                z = next(iter(known))
-                elements[z] = min(value, elements.get(z, value))
-        if not set(composition) <= set(elements):
+        pure = {z: self.lowest.get(frozenset([z]), {}) for z in composition}
+        if not all(pure.values()):
             return None
+        elements = {z: min(energies.values()) for z, energies in pure.items()}
         total = sum(composition.values())
         return energy - sum(elements[z] * n for z, n in composition.items()) / total
 

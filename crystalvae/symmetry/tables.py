@@ -85,10 +85,6 @@ class SymmetryTables:
         """Rotation parts of the group, ``(P, 3, 3)``."""
         return _point_rotations(number)
 
-    def centring_vectors(self, number: int) -> np.ndarray:
-        """Lattice points in the conventional cell, the origin first, ``(c, 3)``."""
-        return _centring_vectors(number)
-
     def normalizer(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Other descriptions of the same crystal in the same setting.
 
@@ -162,10 +158,3 @@ def _equivalent_letters(number: int, letters: tuple[int, ...]) -> np.ndarray:
 @cache
 def _point_rotations(number: int) -> np.ndarray:
     return np.unique(symmetry_tables().general_ops(number)[0], axis=0)
-
-
-@cache
-def _centring_vectors(number: int) -> np.ndarray:
-    rotations, translations = symmetry_tables().general_ops(number)
-    pure = (rotations == np.eye(3)).all((1, 2))
-    return translations[pure]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,19 @@ def same_config(kind: type, saved: dict[str, Any], config: Any) -> bool:
         return from_dict(kind, saved) == from_dict(kind, own)
     except ConfigError:
         return False
+
+
+def require_finite(loss: float, where: str) -> None:
+    """Stop a run before what it learned is lost.
+
+    Raises:
+        CheckpointError: the loss is not a finite number.
+    """
+    if not math.isfinite(loss):
+        raise CheckpointError(
+            f"the loss became {loss} {where}; what was saved before is intact: start "
+            "again in another directory with a lower training.learning_rate"
+        )
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:

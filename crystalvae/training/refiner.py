@@ -24,6 +24,7 @@ from crystalvae.refinement.pretrained import load_refiner, save_refiner
 from crystalvae.training.checkpoint import (
     may_resume,
     read_checkpoint,
+    require_finite,
     same_config,
     write_checkpoint,
 )
@@ -190,11 +191,7 @@ class RefinerTrainer:
                     bar.update()
                 self.seconds = time.perf_counter() - began
                 loss = float(torch.stack(losses).mean())
-                if not math.isfinite(loss):
-                    raise CheckpointError(
-                        f"the loss became {loss} in epoch {epoch + 1}; lower "
-                        "training.learning_rate and resume"
-                    )
+                require_finite(loss, f"in epoch {epoch + 1}")
                 self._end_of_epoch(epoch, loss)
                 self._save(last)
         return self.output / "best"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from crystalvae.files import replacing
+
 
 def append_row(path: Path, row: dict[str, float]) -> None:
     """Append a row; the first one writes the header."""
@@ -23,14 +25,21 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def truncate_rows(path: Path, step: int) -> None:
-    """Drop rows after an optimiser step, so that a resumed run writes them once."""
+    """Drop rows after an optimiser step, so that a resumed run writes them once.
+
+    A row that was cut off is dropped as well.
+    """
     if not path.exists():
         return
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or []
-        kept = [row for row in reader if int(row["step"]) <= step]
-    with path.open("w", newline="") as file:
+        kept = [
+            row
+            for row in reader
+            if None not in row.values() and None not in row and int(row["step"]) <= step
+        ]
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(kept)

@@ -28,6 +28,7 @@ from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 from crystalvae.training.checkpoint import (
     may_resume,
     read_checkpoint,
+    require_finite,
     same_config,
     write_checkpoint,
 )
@@ -230,20 +231,19 @@ class Trainer:
                 self.progress.step += 1
                 self.progress.seconds = time.perf_counter() - began
                 bar.update()
+                saving = self.progress.step % options.save_every == 0
+                if saving or self.progress.step % 20 == 0:
+                    require_finite(float(sums["loss"]), f"before step {step + 1}")
                 if self.progress.step % 20 == 0:
                     loss = float(terms["loss"])
-                    if not math.isfinite(loss):
-                        raise CheckpointError(
-                            f"the loss became {loss} at step {self.progress.step}; "
-                            "lower training.learning_rate and resume"
-                        )
                     speed = crystals / (time.perf_counter() - window)
                     kl = float(terms["kl"])
                     bar.set_postfix_str(f"loss {loss:.2f} kl {kl:.1f} {speed:.0f}/s")
-                if self.progress.step % options.save_every == 0:
+                if saving:
                     self._save(last)
             count = max(1, crystals // world // options.batch_size)
             mean = {name: float(value) / count for name, value in sums.items()}
+            require_finite(mean.get("loss", 0.0), f"in epoch {epoch + 1}")
             speed = crystals / (time.perf_counter() - window)
             self._end_of_epoch(epoch, mean, speed)
             self._save(last)
@@ -350,4 +350,5 @@ def resolve_precision(precision: str, accelerator: str) -> str:
         return precision
     if accelerator in ("auto", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "32-true"
-    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16-mixed" if supported() else "32-true"

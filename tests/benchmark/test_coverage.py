@@ -33,6 +33,16 @@ def test_near_in_one_sense_is_not_covered():
     assert found["cov_precision"] == 1
 
 
+def test_distances_are_the_same_in_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(23, 3)), rng.normal(size=(9, 3))
+    whole = np.linalg.norm(one[:, None] - other[None], axis=-1)
+    monkeypatch.setattr(module, "ROWS", 5)
+    recall, precision = module.nearest_distances(one, other)
+    np.testing.assert_allclose(recall, whole.min(0))
+    np.testing.assert_allclose(precision, whole.min(1))
+
+
 def test_spreads_are_the_unit_of_compositions():
     base = np.array(MEANS)[None]
     structure = np.zeros((1, 1))

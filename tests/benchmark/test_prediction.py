@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from pymatgen.core import Structure
 
 from crystalvae.benchmark.prediction import (
     compare,
@@ -60,6 +61,17 @@ def test_a_polymorph_may_be_hit_by_what_was_drawn_for_the_other():
     np.testing.assert_allclose(nearest, 0, atol=1e-6)
     apart = polymorph_distances(draws, references, "ab", own, num_workers=1)
     assert np.isnan(apart).all()
+
+
+def test_order_and_cell_of_polymorphs_do_not_matter():
+    rock_salt, other = unit("nacl"), caesium_chloride_of_sodium()
+    first, second = rock_salt.to_structure(), other.to_structure()
+    second = Structure.from_sites(sorted(second, key=lambda s: -s.specie.Z))
+    first = Structure.from_sites(sorted(first, key=lambda s: s.specie.Z))
+    for known in (second, second * (2, 1, 1)):
+        found = compare([[second], [first]], [first, known], num_workers=1)
+        assert found.metrics["first"]["match_rate"] == 0
+        assert found.metrics["first"]["metre"] == 1
 
 
 def test_same_draw_twice_hits_one_polymorph():

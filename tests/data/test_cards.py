@@ -6,6 +6,8 @@ import pytest
 
 from crystalvae.data import cards
 from crystalvae.data.cards import fetch, load_cards
+from crystalvae.data.readers import read_structures
+from crystalvae.data.readers.text import csv_rows
 from crystalvae.errors import DataError
 
 
@@ -46,6 +48,26 @@ def test_wrong_checksum_is_refused(card, tmp_path):
     with pytest.raises(DataError, match="checksum"):
         fetch("local", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_download_that_broke_off_is_refused(card, tmp_path, monkeypatch):
+    def cut(self, *arguments):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.wfile.write(b"material_id,cif\n")
+
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "do_GET", cut)
+    with pytest.raises(DataError, match="broke off"):
+        fetch("local", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_built_in_set_is_written_and_read_again(tmp_path):
+    (path,) = fetch("prototypes", tmp_path)
+    first = next(iter(read_structures(path)))
+    assert first.error is None
+    assert sum(1 for _ in csv_rows(path)) > 1000
 
 
 def test_without_network_it_says_what_to_do(card, tmp_path):

@@ -292,6 +292,70 @@ def test_postgresql(postgres):
         assert StructureMatcher().fit(by_name[name], STRUCTURES[name])
 
 
+CENTRED = """data_x
+_cell_length_a 6
+_cell_length_b 7
+_cell_length_c 8
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M '{name}'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Na1 Na 0 0 0
+Cl1 Cl 0.3 0.2 0.1
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("P 1", 2), ("C 1", 4), ("I 1", 4), ("F 1", 8)]
+)
+def test_centring_multiplies_atoms_in_p1_too(tmp_path, name, count):
+    path = tmp_path / "a.cif"
+    path.write_text(CENTRED.format(name=name))
+    (entry,) = read_structures(path)
+    assert len(entry.atomic_numbers) == count
+
+
+def test_whole_numbers_of_extxyz_are_numbers(tmp_path):
+    frames = [atoms_of("nacl") for _ in range(3)]
+    for frame, gap in zip(frames, (0, 1.5, -2)):
+        frame.info |= {"gap": gap, "metal": gap == 0, "source": 1.5}
+    ase.io.write(tmp_path / "a.extxyz", frames, format="extxyz")
+    entries = list(read_structures(tmp_path / "a.extxyz"))
+    assert [entry.properties["gap"] for entry in entries] == [0, 1.5, -2]
+    assert all(entry.error is None for entry in entries)
+
+
+def test_a_number_as_an_id_is_an_id(tmp_path):
+    record = {"material_id": 7, "structure": STRUCTURES["nacl"].as_dict()}
+    (tmp_path / "a.json").write_text(json.dumps([record]))
+    (entry,) = read_structures(tmp_path / "a.json")
+    assert (entry.material_id, entry.error) == ("7", None)
+
+
+def test_a_csv_from_a_spreadsheet_keeps_its_ids(tmp_path):
+    write_csv(tmp_path / "a.csv")
+    text = (tmp_path / "a.csv").read_text()
+    (tmp_path / "b.csv").write_text(text, encoding="utf-8-sig")
+    ids = [entry.material_id for entry in read_structures(tmp_path / "b.csv")]
+    assert ids == list(NAMES)
+
+
+def test_deuterium_is_hydrogen_in_every_format(tmp_path):
+    structure = Structure(Lattice.cubic(4), ["Li", "H"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    text = structure.to(fmt="cif").replace("  H  H1", "  D  D1")
+    (tmp_path / "a.cif").write_text(text)
+    (tmp_path / "b.vasp").write_text(Poscar(structure).get_str().replace("H", "D"))
+    for name in ("a.cif", "b.vasp"):
+        (entry,) = read_structures(tmp_path / name)
+        assert sorted(entry.atomic_numbers) == [1, 3]
+
+
 def test_a_cif_with_two_structures_is_refused(tmp_path):
     texts = [REFERENCE[name][0].to(fmt="cif") for name in ("rutile", "nacl")]
     path = tmp_path / "two.cif"

@@ -11,6 +11,7 @@ from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import PackedDataset, pack, write_packed
 from crystalvae.data.prototypes import prototype_crystals
+from crystalvae.design.database import write_database
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.screening import campaign as module
 from crystalvae.screening.campaign import funnel, screen
@@ -209,6 +210,19 @@ def test_database_and_report(folder, tmp_path, known):
     assert "http://" not in page.split("</script>")[-1]
     for row in rows:
         assert row.material_id.split("-", 1)[1] in page
+
+
+@pytest.mark.parametrize("name", ["1000042", "1e5", "0.5", "nan", "True", "mp-1"])
+def test_texts_that_look_like_numbers_enter_a_database(tmp_path, crystals, name):
+    import ase.db
+
+    target = str(tmp_path / "found.db")
+    rows = [{"nearest_known": name, "rank": 1}]
+    write_database(target, crystals[:1], [name], rows)
+    with ase.db.connect(target) as database:
+        (row,) = database.select()
+    assert str(row.material_id).removeprefix("id:") == name
+    assert str(row.nearest_known).removeprefix("id:") == name
 
 
 def test_fingerprint_is_that_of_the_authors(crystals):

@@ -233,3 +233,13 @@ def test_automatic_precision_never_emulates(monkeypatch):
         )
         assert resolve_precision("auto", "cpu") == expected
         assert resolve_precision("64-true", "cpu") == "64-true"
+
+
+def test_a_loss_that_is_no_number_ends_the_run(dataset, tmp_path):
+    config = run_config(dataset, epochs=6, learning_rate=1e12, save_every=1000)
+    with pytest.raises(CheckpointError, match="another directory"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "last.pt").exists() or all(
+        torch.isfinite(value).all()
+        for value in torch.load(tmp_path / "run" / "last.pt")["model"].values()
+    )

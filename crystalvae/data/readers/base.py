@@ -53,7 +53,11 @@ class Entry:
 
     @classmethod
     def from_structure(
-        cls, structure: Structure, material_id: str, source: str, **properties: float
+        cls,
+        structure: Structure,
+        material_id: str,
+        source: str,
+        properties: dict[str, float] | None = None,
     ) -> Entry:
         """From a pymatgen ``Structure``; disorder becomes the entry's error."""
         if not structure.is_ordered:
@@ -69,7 +73,11 @@ class Entry:
 
     @classmethod
     def from_atoms(
-        cls, atoms: Atoms, material_id: str, source: str, **properties: float
+        cls,
+        atoms: Atoms,
+        material_id: str,
+        source: str,
+        properties: dict[str, float] | None = None,
     ) -> Entry:
         """From ASE ``Atoms``; missing periodicity becomes the entry's error."""
         if not atoms.pbc.all():
@@ -92,6 +100,7 @@ class Entry:
         )
 
 
+NO_ELEMENT = "it has an unknown element or a dummy atom; name real elements only"
 _DISORDERED = (
     "it is disordered (partial or mixed occupancy); choose an ordered approximant"
 )
@@ -127,7 +136,7 @@ def _find_fault(
     if not (np.isfinite(lattice).all() and np.isfinite(frac_coords).all()):
         return "it has a coordinate that is not a finite number"
     if atomic_numbers.min() < 1 or atomic_numbers.max() > 118:
-        return "it has an unknown element or a dummy atom; name real elements only"
+        return NO_ELEMENT
     volume = abs(np.linalg.det(lattice))
     if volume < 0.1 or np.linalg.norm(lattice, axis=1).min() < MIN_DISTANCE:
         return f"its cell is degenerate (volume {volume:.3g} Å3)"

@@ -9,7 +9,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 
-from crystalvae.data.readers.base import _DISORDERED, Entry, checked
+from crystalvae.data.readers.base import _DISORDERED, NO_ELEMENT, Entry, checked
 
 NO_SITES = "it lists no atom sites"
 
@@ -39,15 +39,11 @@ def parse_cif(
         return Entry(material_id, source, error=error)
     if any(site.occ < 0.999 or site.disorder_group for site in small.sites):
         return Entry(material_id, source, error=_DISORDERED)
-    if small.spacegroup is not None and small.spacegroup.number == 1:
-        sites = list(small.sites)
-    elif small.spacegroup is None:
+    if small.spacegroup is None:
         return _parse_slowly(text, material_id, source, properties, "no space group")
-    else:
-        sites = small.get_all_unit_cell_sites()
-    if any(site.element.name in ("D", "X") for site in sites):
-        error = "it has deuterium or a dummy atom; name real elements only"
-        return Entry(material_id, source, error=error)
+    sites = small.get_all_unit_cell_sites()
+    if any(site.element.name == "X" for site in sites):
+        return Entry(material_id, source, error=NO_ELEMENT)
     lattice = np.array(small.cell.orth.mat.tolist()).T
     coords = np.array([site.fract.tolist() for site in sites])
     numbers = np.array([site.element.atomic_number for site in sites])
@@ -78,7 +74,7 @@ def _parse_slowly(
     if not structures:
         error = f"it is no readable CIF ({reason}); export it again"
         return Entry(material_id, source, error=error)
-    return Entry.from_structure(structures[0], material_id, source, **properties)
+    return Entry.from_structure(structures[0], material_id, source, properties)
 
 
 def read_cif_file(path: Path) -> Iterator[Entry]:

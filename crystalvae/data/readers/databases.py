@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 from collections.abc import Iterator
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
     return {
         key: float(value)
         for key, value in values.items()
-        if isinstance(value, (int, float))
+        if key != "material_id"
+        and isinstance(value, Real)
         and not isinstance(value, bool)
         and math.isfinite(value)
     }
@@ -50,7 +52,7 @@ def read_ase_database(path: Path | str) -> Iterator[Entry]:
         except Exception as error:
             yield Entry(f"row-{row_id}", source, error=f"row cannot be read ({error})")
             continue
-        yield Entry.from_atoms(atoms, name, source, **_numbers(values))
+        yield Entry.from_atoms(atoms, name, source, _numbers(values))
 
 
 def read_extxyz(path: Path) -> Iterator[Entry]:
@@ -73,7 +75,7 @@ def read_extxyz(path: Path) -> Iterator[Entry]:
             yield Entry(f"{path.stem}-{index}", f"{path}:{index}", error=text)
             return
         name = str(atoms.info.get("material_id", f"{path.stem}-{index}"))
-        yield Entry.from_atoms(atoms, name, f"{path}:{index}", **_numbers(atoms.info))
+        yield Entry.from_atoms(atoms, name, f"{path}:{index}", _numbers(atoms.info))
         index += 1
 
 
@@ -112,4 +114,4 @@ def _from_record(name: str, item: Any, source: str) -> Entry:
     except Exception as error:
         text = f"it is no pymatgen structure ({type(error).__name__}: {error})"
         return Entry(name, source, error=text[:200])
-    return Entry.from_structure(structure, name, source, **_numbers(values))
+    return Entry.from_structure(structure, name, source, _numbers(values))

@@ -40,7 +40,7 @@ def csv_rows(path: Path) -> Iterator[tuple[str, str, str, dict[str, float]]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             names = reader.fieldnames or []
             if "cif" not in names:
