@@ -21,6 +21,7 @@ from crystalvae.prior import LatentFlow, PriorConfig
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.refinement.network import Refiner
+    from crystalvae.stability.network import StabilityNetwork
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class CrystalVAE(nn.Module):
         )
         self.card: dict[str, Any] = {}
         self.refiner: Refiner | None = None
+        self.stability: StabilityNetwork | None = None
 
     @property
     def device(self) -> torch.device:
@@ -114,6 +116,19 @@ class CrystalVAE(nn.Module):
                 "copy its files into the model's directory"
             )
         return self.refiner
+
+    def require_stability(self) -> StabilityNetwork:
+        """The model's stability network.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        if self.stability is None:
+            raise ConfigError(
+                "this model has no stability network; train one (crystalvae "
+                "train-stability) and copy its files into the model's directory"
+            )
+        return self.stability
 
     def beta_tensor(self, beta: float | Tensor | None, size: int) -> Tensor:
         """β of each crystal, ``(size,)``; None is the smallest of the trained range.
@@ -269,7 +284,8 @@ class CrystalVAE(nn.Module):
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` (16 bit) to a directory.
 
-        A refiner goes beside them; one that lies there is removed if there is none.
+        A refiner and a stability network go beside them; those that lie there are
+        removed where the model has none.
         """
         from crystalvae.pretrained import save_model
 

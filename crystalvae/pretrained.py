@@ -17,9 +17,15 @@ from crystalvae.config import from_dict
 from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.files import replacing
 from crystalvae.refinement.pretrained import (
+    REFINER,
     load_refiner,
-    remove_refiner,
+    remove_network,
     save_refiner,
+)
+from crystalvae.stability.pretrained import (
+    STABILITY,
+    load_stability,
+    save_stability,
 )
 
 if TYPE_CHECKING:
@@ -60,19 +66,20 @@ def find_model(name: str | Path) -> Path:
     )
 
 
-def save_model(model: CrystalVAE, directory: Path, keep_refiner: bool = False) -> None:
-    """Write a model and its refiner, each atomically, weights in half precision.
+def save_model(model: CrystalVAE, directory: Path, keep: bool = False) -> None:
+    """Write a model and the networks beside it, each atomically, in half precision.
 
     Args:
         model: the model.
         directory: where to.
-        keep_refiner: leave a refiner that lies there, where the model has none.
+        keep: leave a refiner or stability network that lies there, where the model has
+            none.
     """
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().cpu().to(torch.float16).contiguous()
         for name, value in model.state_dict().items()
-        if not name.startswith("refiner.")
+        if name.split(".")[0] not in (REFINER, STABILITY)
     }
     config = {
         "class": "CrystalVAE",
@@ -87,10 +94,18 @@ def save_model(model: CrystalVAE, directory: Path, keep_refiner: bool = False) -
     ):
         save_file(weights, new_weights)
         new_config.write_text(text, encoding="utf-8")
+    save_networks(model, directory)
+    for name in (REFINER, STABILITY):
+        if getattr(model, name) is None and not keep:
+            remove_network(directory, name)
+
+
+def save_networks(model: CrystalVAE, directory: Path) -> None:
+    """Write the refiner and the stability network of a model, those that it has."""
     if model.refiner is not None:
         save_refiner(model.refiner, directory)
-    elif not keep_refiner:
-        remove_refiner(directory)
+    if model.stability is not None:
+        save_stability(model.stability, directory)
 
 
 def load_model(
@@ -138,6 +153,7 @@ def load_model(
         ) from error
     model.card = content.get("card", {})
     model.refiner = load_refiner(directory)
+    model.stability = load_stability(directory)
     return model.to(resolve_device(device)).eval()
 
 

@@ -25,6 +25,7 @@ LAYER = {
     "heads": 6,
     "decoder": 7,
     "refinement": 7,
+    "stability": 7,
     "prior": 7,
     "model": 8,
     "pretrained": 8,

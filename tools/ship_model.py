@@ -20,6 +20,7 @@ from crystalvae.data.packed import PackedDataset
 from crystalvae.generation import Refinement
 from crystalvae.model import CrystalVAE
 from crystalvae.refinement.pretrained import load_refiner, save_refiner
+from crystalvae.stability.pretrained import load_stability, save_stability
 from crystalvae.training.fit_prior import fit_prior
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "crystalvae" / "weights"
@@ -51,6 +52,9 @@ def main() -> None:
     )
     parser.add_argument("--refiner", type=Path, help="run of crystalvae train-refiner")
     parser.add_argument(
+        "--stability", type=Path, help="run of crystalvae train-stability"
+    )
+    parser.add_argument(
         "--refinement",
         type=json.loads,
         help='recommended, fields of Refinement: {"passes": 4, "noise": 0.2, ...}',
@@ -77,9 +81,10 @@ def main() -> None:
         model = CrystalVAE.from_pretrained(args.run / "best", device="cpu")
         last = torch.load(args.run / "last.pt", map_location="cpu", weights_only=True)
         if last["progress"]["step"] == model.card["step"]:
-            refiner, model.refiner = model.refiner, None
+            beside = model.refiner, model.stability
+            model.refiner = model.stability = None
             model.load_state_dict(last["model"])
-            model.refiner = refiner
+            model.refiner, model.stability = beside
         model.card["commit"] = commit()
         if args.flow is not None:
             store = CrystalStore.from_packed(PackedDataset(args.flow))
@@ -93,6 +98,12 @@ def main() -> None:
             parser.error(f"{args.refiner / 'best'} holds no refiner")
         refiner.card["commit"] = commit()
         save_refiner(refiner, target)
+    if args.stability is not None:
+        network = load_stability(args.stability / "best")
+        if network is None:
+            parser.error(f"{args.stability / 'best'} holds no stability network")
+        network.card["commit"] = commit()
+        save_stability(network, target)
     file = target / "config.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     card = content["card"]

@@ -27,6 +27,7 @@ VERBS = (
     "substitute",
     "train",
     "train-refiner",
+    "train-stability",
     "calibrate",
     "info",
     "datasets",

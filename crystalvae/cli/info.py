@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name:12s} {card.get('summary', '')}")
         return 0
     model = load_model(args.model, "cpu")
-    refiner, model.refiner = model.refiner, None
+    beside = {"refiner": model.refiner, "stability": model.stability}
+    model.refiner = model.stability = None
     parameters = sum(p.numel() for p in model.parameters())
     print(f"model       {args.model}")
     print(f"parameters  {parameters / 1e6:.2f} million")
@@ -33,9 +34,10 @@ def run(args: argparse.Namespace) -> int:
     latent = model.config.latent
     knob = f"beta {latent.beta_min} to {latent.beta_max}"
     print(f"latent      {latent.dim} dimensions, {knob}")
-    if refiner is not None:
-        size = sum(p.numel() for p in refiner.parameters())
-        print(f"refiner     {size / 1e6:.2f} million parameters")
+    for name, network in beside.items():
+        if network is not None:
+            size = sum(p.numel() for p in network.parameters())
+            print(f"{name:11s} {size / 1e6:.2f} million parameters")
     for key, value in model.card.items():
         if key not in ("run", "parts"):
             text = json.dumps(value) if isinstance(value, (dict, list)) else value

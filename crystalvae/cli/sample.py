@@ -35,6 +35,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="write every one of the first N draws that is complete, checked or not",
     )
     parser.add_argument(
+        "--likely-stable",
+        type=share,
+        metavar="P",
+        help="keep only crystals that are at most 0.1 eV/atom above the hull with at "
+        "least this probability, as the model's stability network estimates it",
+    )
+    parser.add_argument(
         "--top-p", type=share, default=1.0, help="nucleus, 0 to 1 (%(default)s)"
     )
     add_constraint_options(parser)
@@ -46,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
     import time
     from collections import Counter
 
+    from crystalvae.design.estimates import estimate_columns
     from crystalvae.design.output import (
         describe,
         formula_name,
         open_directory,
         write_crystals,
     )
-    from crystalvae.design.ranking import residual_columns
     from crystalvae.design.sample import draw_checked
     from crystalvae.design.settings import sampling_defaults
     from crystalvae.errors import ConfigError
@@ -73,21 +80,22 @@ def run(args: argparse.Namespace) -> int:
         num_workers=args.workers,
         **draw_options(args),
         top_p=args.top_p,
+        likely_stable=args.likely_stable,
         prior=args.prior,
         constraints=constraints,
     )
     crystals = [draw.crystal for draw in kept]
     names = [f"{i:05d}_{formula_name(crystal)}" for i, crystal in enumerate(crystals)]
     rows = []
-    for name, item, residual in zip(
-        names, kept, residual_columns(model, crystals, num_workers=args.workers)
+    for name, item, estimate in zip(
+        names, kept, estimate_columns(model, crystals, num_workers=args.workers)
     ):
         checks = {
             check: "" if result.passed is None else result.passed
             for check, result in item.results.items()
         }
         rows.append(
-            {"file": f"{name}.cif", **describe(item.crystal), **residual, **checks}
+            {"file": f"{name}.cif", **describe(item.crystal), **estimate, **checks}
             | {"seed": args.seed, "draw": item.index}
         )
     seconds = time.perf_counter() - began
@@ -101,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         "asked": asked_constraints(args)
         | ({"prior": args.prior} if args.prior else {}),
         "top_p": args.top_p,
+        "likely_stable": args.likely_stable,
         **sampling_defaults(model, **draw_options(args)),
         "written": len(kept),
         "draws": report.draws,
@@ -108,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
         "p1_share": round(groups[1] / max(len(crystals), 1), 4),
         "space_groups": len(groups),
         "seconds": round(seconds, 2),
-        "note": "checked for plausibility; novelty and stability were not computed",
+        "note": "checked for plausibility; novelty was not computed, and of stability "
+        "there is at most an estimate",
     }
     write_crystals(directory, crystals, names, rows, summary)
     fell = ", ".join(f"{n} {reason}" for reason, n in report.fallen.most_common())

@@ -21,15 +21,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--checks", help="names, comma-separated (all but smact)")
     parser.add_argument(
         "--rank-by",
-        default="novelty",
+        metavar="SCORE",
         help="novelty, density, volume, num_sites, or a number of the input, lowest "
-        "first (%(default)s)",
+        "first (novelty, with --estimate what that says)",
     )
     parser.add_argument(
-        "--residual",
+        "--estimate",
         metavar="MODEL",
-        help="rank by what the refiner of this model (mp_20) would change instead, "
-        "lowest first: a quick sign of stability, before any --relax",
+        help="add what the networks of this model (mp_20) expect of each crystal, the "
+        "energy above the hull and the probability of being stable, and rank by the "
+        "latter: quick signs, before any --relax",
     )
     parser.add_argument(
         "--top", type=at_least(0), default=1000, help="crystals written (%(default)s)"
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.data.packed import PackedDataset
     from crystalvae.design.database import write_database
     from crystalvae.design.output import (
+        formula_name,
         resume_directory,
         write_crystals,
         write_frames,
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.errors import ConfigError
     from crystalvae.screening.campaign import (
         WORK,
+        add_columns,
         finish,
         funnel,
         rank_again,
@@ -98,12 +101,14 @@ def run(args: argparse.Namespace) -> int:
     if args.relax is not None and args.reference is None:
         raise ConfigError("--relax needs a --reference, which makes the hull")
     judge = None
-    if args.residual is not None:
-        from crystalvae.design.ranking import residual_values
+    rank_by = args.rank_by or "novelty"
+    if args.estimate is not None:
+        from crystalvae.design.estimates import estimate_columns, require_estimates
         from crystalvae.model import CrystalVAE
+        from crystalvae.screening.tables import PROBABILITY
 
-        judge = CrystalVAE.from_pretrained(args.residual)
-        judge.require_refiner()
+        judge = CrystalVAE.from_pretrained(args.estimate)
+        column = require_estimates(judge)
     directory = resume_directory(args.output, WORK)
     reference = None if args.reference is None else PackedDataset(args.reference)
     campaign = screen(
@@ -114,15 +119,19 @@ def run(args: argparse.Namespace) -> int:
         else DEFAULT,
         reference=reference,
         reference_name=args.reference,
-        rank_by=args.rank_by,
+        rank_by=rank_by,
         num_workers=args.workers,
         scheduler=args.scheduler,
         progress=args.progress,
     )
     if judge is not None:
         crystals = [campaign.inspected[place].crystal for place in campaign.survivors]
-        values = residual_values(judge, crystals, num_workers=args.workers)
-        rank_again(campaign, "residual", values)
+        columns = estimate_columns(judge, crystals, num_workers=args.workers)
+        add_columns(campaign, columns)
+        if args.rank_by is None:
+            rank_again(campaign, column, highest=column == PROBABILITY)
+            rank_by = f"{column} of {args.estimate}"
+    campaign.ranked_by = rank_by
     stability, relaxed = {}, None
     if args.relax is not None:
         options = StabilityOptions(
@@ -144,12 +153,12 @@ def run(args: argparse.Namespace) -> int:
     rows = table_rows(campaign)
     best = [campaign.inspected[place] for place in campaign.survivors[: args.top]]
     crystals = [item.crystal for item in best]
-    names = [f"{i:05d}-{c.formula[:100]}" for i, c in enumerate(crystals, 1)]
+    names = [f"{i:05d}-{formula_name(c)[:100]}" for i, c in enumerate(crystals, 1)]
     steps = funnel(campaign)
     summary = {
         "input": args.input,
         "reference": args.reference,
-        "rank_by": args.rank_by if judge is None else f"residual of {args.residual}",
+        "rank_by": rank_by,
         **summarize([item.record for item in campaign.inspected]),
         "funnel": dict(steps),
         **({"stability": stability} if stability else {}),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +101,9 @@ def write_crystals(
 ) -> None:
     """Write one CIF a crystal, ``crystals.extxyz``, ``table.csv``, ``summary.json``.
 
+    The frames of ``crystals.extxyz`` carry the numbers of the table, so that what reads
+    them (``crystalvae screen --rank-by``) can go on with these.
+
     Args:
         directory: an empty directory.
         crystals: what to write.
@@ -111,8 +116,13 @@ def write_crystals(
         write_text(directory / f"{name}.cif", crystal.to_cif(name=name))
         atoms = crystal.to_atoms()
         atoms.info = {"material_id": name, "space_group": crystal.number}
-        if "residual" in row:
-            atoms.info["residual"] = row["residual"]
+        atoms.info |= {
+            key: value
+            for key, value in row.items()
+            if isinstance(value, Real)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        }
         frames.append(atoms)
     write_frames(directory / "crystals.extxyz", frames)
     write_table(directory / "table.csv", rows)

@@ -6,20 +6,18 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from crystalvae.batch import CrystalStore
+from crystalvae.design.estimates import estimate_columns
 from crystalvae.design.output import describe, formula_name
-from crystalvae.design.sample import workers_for
 from crystalvae.errors import InvalidStructureError
 from crystalvae.geometry.lattice import FREE_COORDS
 from crystalvae.graph import orbit_graph
-from crystalvae.parallel import ordered_map, process_map
-from crystalvae.refinement.score import residuals
+from crystalvae.parallel import process_map
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import first_failure, run_checks
 from crystalvae.screening.uniqueness import duplicate_of
@@ -28,7 +26,6 @@ from crystalvae.symmetry.tables import symmetry_tables
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.model import CrystalVAE
-    from crystalvae.refinement.network import Refiner
 
 RESOLUTION = 0.05
 """Width, in fractional and log-Cholesky coordinates, over which a density counts as the
@@ -79,54 +76,6 @@ def log_likelihoods(
     return scores
 
 
-def residual_values(
-    model: CrystalVAE,
-    crystals: Sequence[AsymmetricUnit],
-    *,
-    num_workers: int | None = None,
-) -> list[float]:
-    """:func:`crystalvae.refinement.score.residuals` of a model's refiner.
-
-    Args:
-        model: the model.
-        crystals: in canonical form.
-        num_workers: processes; None is one a core where they save time.
-
-    Raises:
-        ConfigError: the model has no refiner.
-    """
-    refiner = model.require_refiner()
-    parts = [crystals[i : i + FEW] for i in range(0, len(crystals), FEW)]
-    workers = workers_for(model, len(crystals), FEW, num_workers)
-    each = ordered_map(partial(_residuals, refiner, parts), range(len(parts)), workers)
-    return [value for part in each for value in part]
-
-
-def _residuals(
-    refiner: Refiner, parts: list[Sequence[AsymmetricUnit]], number: int
-) -> list[float]:
-    return residuals(refiner, parts[number])
-
-
-def residual_columns(
-    model: CrystalVAE,
-    crystals: Sequence[AsymmetricUnit],
-    *,
-    num_workers: int | None = None,
-) -> list[dict[str, float]]:
-    """The column ``residual`` of tables, for each crystal; none without a refiner.
-
-    Args:
-        model: the model.
-        crystals: in canonical form.
-        num_workers: of :func:`residual_values`.
-    """
-    if model.refiner is None:
-        return [{} for _ in crystals]
-    values = residual_values(model, crystals, num_workers=num_workers)
-    return [{"residual": round(value, 4)} for value in values]
-
-
 def numbered_rows(
     model: CrystalVAE,
     crystals: Sequence[AsymmetricUnit],
@@ -138,17 +87,17 @@ def numbered_rows(
     """Names of the files of ranked crystals, and the rows of their table.
 
     Args:
-        model: gives the residuals.
+        model: its networks judge the crystals.
         crystals: in order.
         columns: what else is said of each, after what describes it.
         digits: of the numbers that names begin with.
-        num_workers: of :func:`residual_values`.
+        num_workers: of :func:`~crystalvae.design.estimates.estimate_columns`.
     """
     names = [f"{i:0{digits}d}_{formula_name(c)}" for i, c in enumerate(crystals)]
-    found = residual_columns(model, crystals, num_workers=num_workers)
+    found = estimate_columns(model, crystals, num_workers=num_workers)
     rows = [
-        {"file": f"{name}.cif", **describe(crystal), **own, **residual}
-        for name, crystal, own, residual in zip(names, crystals, columns, found)
+        {"file": f"{name}.cif", **describe(crystal), **own, **estimate}
+        for name, crystal, own, estimate in zip(names, crystals, columns, found)
     ]
     return names, rows
 

@@ -21,6 +21,7 @@ from crystalvae.generation import Constraints, Refinement, SamplingOptions, gene
 from crystalvae.parallel import forks, num_cores, ordered_map
 from crystalvae.screening.base import Candidate, CheckResult
 from crystalvae.screening.checks import DEFAULT, first_failure, run_checks
+from crystalvae.stability.score import stability_estimates
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -41,6 +42,8 @@ SPAWN_PAYS = 4096
 SPARE = 1.15
 """Draws for each crystal that is to pass the checks."""
 MAX_DRAWS_PER_CRYSTAL = 50
+LIKELY_STABLE = "likely_stable"
+"""Name of the check that a stability network makes."""
 
 
 @dataclass
@@ -134,6 +137,8 @@ class Batches:
     """What gives the latent vectors; None draws them from the prior."""
     checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None
     """What is asked of each crystal; None leaves it out."""
+    likely_stable: float | None = None
+    """Least probability of being stable that is asked of those that pass."""
 
     def __call__(
         self, number: int
@@ -158,7 +163,27 @@ class Batches:
         ).crystals()
         if self.checks is None:
             return [(crystal, {}) for crystal in crystals]
-        return [(c, {} if c is None else self.checks(c)) for c in crystals]
+        found = [(c, {} if c is None else self.checks(c)) for c in crystals]
+        if self.likely_stable is not None:
+            self._add_estimates(found)
+        return found
+
+    def _add_estimates(
+        self, found: list[tuple[AsymmetricUnit | None, dict[str, CheckResult]]]
+    ) -> None:
+        passed = [
+            (crystal, results)
+            for crystal, results in found
+            if crystal is not None and first_failure(results) is None
+        ]
+        estimates = stability_estimates(
+            self.model.require_stability(), [crystal for crystal, _ in passed]
+        )
+        for (_, results), estimate in zip(passed, estimates):
+            probability = 0.0 if estimate is None else estimate.probability
+            results[LIKELY_STABLE] = CheckResult(
+                LIKELY_STABLE, probability >= self.likely_stable, probability
+            )
 
 
 def batches(
@@ -171,6 +196,7 @@ def batches(
     latents: Latents | None = None,
     batch_size: int = BATCH["cpu"],
     checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None,
+    likely_stable: float | None = None,
     **asked,
 ) -> Batches:
     """Draws in batches.
@@ -185,9 +211,17 @@ def batches(
             the CPU to latent vectors, where not from the prior.
         batch_size: latent vectors decoded together.
         checks: what is asked of each crystal.
+        likely_stable: least probability of being stable
+            (:mod:`crystalvae.stability`) that is asked of those that pass; None asks
+            for none.
         **asked: of :func:`~crystalvae.design.settings.sampling_defaults`: β,
             temperatures, biases, refinement.
+
+    Raises:
+        ConfigError: the model lacks a network that is needed.
     """
+    if likely_stable is not None:
+        model.require_stability()
     how = sampling_defaults(model, **asked)
     return Batches(
         model=model,
@@ -200,6 +234,7 @@ def batches(
         prior=prior,
         latents=latents,
         checks=checks,
+        likely_stable=likely_stable,
     )
 
 

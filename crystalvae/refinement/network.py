@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from crystalvae.encoders.gated import GatedConvolution, joint_states
-from crystalvae.encoders.moment import NeighborMoments
+from crystalvae.encoders.gated import joint_states
 from crystalvae.geometry.lattice import (
     bound_coords,
     cholesky_lattice,
@@ -23,9 +22,10 @@ from crystalvae.geometry.lattice import (
     metric_tensor,
 )
 from crystalvae.geometry.torus import torus_difference
-from crystalvae.nn.basic import RadialBasis, mlp
-from crystalvae.nn.wyckoff import MAX_Z, WyckoffTables
-from crystalvae.refinement.neighbors import Sites, orbit_neighbors
+from crystalvae.nn.basic import mlp
+from crystalvae.nn.wyckoff import WyckoffTables
+from crystalvae.refinement.neighbors import Sites
+from crystalvae.refinement.trunk import OrbitTrunk, TrunkConfig
 from crystalvae.symmetry.tables import symmetry_tables
 
 NUM_WAVES = 6
@@ -43,23 +43,9 @@ _PAIRS = ((0, 0), (1, 1), (2, 2), (1, 0), (2, 0), (2, 1))
 
 
 @dataclass(frozen=True)
-class RefinerConfig:
+class RefinerConfig(TrunkConfig):
     """Sizes of the refiner."""
 
-    dim: int = 128
-    """Size of node states."""
-    num_layers: int = 4
-    """Message-passing layers."""
-    message_dim: int = 64
-    """Size of messages."""
-    num_neighbors: int = 20
-    """Neighbours of a site."""
-    cutoff: float = 6.0
-    """Largest distance that counts, Å."""
-    num_radial: int = 64
-    """Gaussians on the distance; narrow ones see small strains far sooner."""
-    num_channels: int = 12
-    """Weightings of the neighbours for angles."""
     max_strain: float = 0.1
     """Largest strain (Frobenius norm) of one pass."""
     max_shift: float = 0.5
@@ -88,7 +74,7 @@ def group_projectors() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(metric).float(), torch.from_numpy(shift).float()
 
 
-class Refiner(nn.Module):
+class Refiner(OrbitTrunk):
     """Displacements and a strain that take a crystal to a likelier geometry.
 
     Scalars on the orbit graph pass messages; the displacement of a site is
@@ -105,24 +91,15 @@ class Refiner(nn.Module):
     """
 
     def __init__(self, config: RefinerConfig, tables: WyckoffTables | None = None):
-        super().__init__()
-        self.config = config
-        self.tables = tables or WyckoffTables()
-        self.species = nn.Embedding(MAX_Z, config.dim)
+        super().__init__(config, tables)
+        self.config: RefinerConfig = config
         self.level = mlp(4 * NUM_WAVES, config.dim, config.dim)
         waves = 2.0 ** torch.arange(NUM_WAVES) * (math.pi / 8)
         self.register_buffer("waves", waves, False)
-        self.radial = RadialBasis(config.num_radial, config.cutoff)
-        self.moments = NeighborMoments(config.num_radial, config.num_channels)
-        edge_dim = config.num_radial + self.moments.out_dim
-        self.layers = nn.ModuleList(
-            GatedConvolution(config.dim, edge_dim, config.message_dim)
-            for _ in range(config.num_layers)
-        )
         hidden = 2 * config.message_dim
         self.target = nn.Linear(config.dim, hidden)
         self.source = nn.Linear(config.dim, hidden, bias=False)
-        self.edge = nn.Linear(edge_dim, hidden, bias=False)
+        self.edge = nn.Linear(self.edge_dim, hidden, bias=False)
         self.out = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 2))
         nn.init.zeros_(self.out[1].weight)
         nn.init.zeros_(self.out[1].bias)
@@ -130,12 +107,6 @@ class Refiner(nn.Module):
         metric, shift = group_projectors()
         self.register_buffer("metric_projector", metric, False)
         self.register_buffer("shift_projector", shift, False)
-
-    def graph(self, sites: Sites, lattice: Tensor, coords: Tensor) -> Data:
-        """The orbit graph that :meth:`forward` looks at."""
-        return orbit_neighbors(
-            sites, lattice, coords, self.tables, self.config.num_neighbors
-        )
 
     def forward(self, data: Data, sigma: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """Displacements in Å ``(N, 3)`` and strains ``(B, 3, 3)``, not yet projected.
@@ -145,14 +116,12 @@ class Refiner(nn.Module):
             sigma: noise of atoms that is assumed, Å, ``(B,)``.
             tau: noise of strains that is assumed, ``(B,)``.
         """
-        basis, envelope = self.radial(data.distance)
-        edge = torch.cat([basis, self.moments(basis, envelope, data)], -1)
+        edge, envelope = self.edges(data)
         levels = torch.stack([sigma.log() + 3, tau.log() + 5], 1)
         phase = (levels[:, :, None] * self.waves).flatten(1)
         level = self.level(torch.cat([phase.sin(), phase.cos()], -1))
-        state = self.species(data.species) + level[data.owner]
-        for layer in self.layers:
-            state = layer(state, data, edge, envelope)
+        start = self.species(data.species) + level[data.owner]
+        state = self.states(data, start, edge, envelope)
         source = self.source(state).index_select(0, data.edge_index[0])
         joint = joint_states(source, self.target(state), edge, self.edge)
         weight = self.out(joint).float() * envelope

@@ -41,6 +41,8 @@ class Campaign:
     """Name of the reference set, None if novelty was not judged."""
     extra: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Place → further columns of its row in the table."""
+    ranked_by: str | None = None
+    """What the survivors are ranked by."""
 
     @property
     def judged_novelty(self) -> bool:
@@ -135,18 +137,33 @@ def screen(
     return Campaign(inspected, survivors, nearest, reference_name)
 
 
-def rank_again(campaign: Campaign, column: str, values: Sequence[float]) -> None:
-    """Add a column of the survivors' rows and rank by it, lowest first.
+def add_columns(campaign: Campaign, columns: Sequence[dict[str, float]]) -> None:
+    """Add to the survivors' rows.
+
+    Args:
+        campaign: a finished screening, changed in place.
+        columns: for each of ``campaign.survivors``, name → value.
+    """
+    for place, own in zip(campaign.survivors, columns):
+        campaign.extra.setdefault(place, {}).update(own)
+
+
+def rank_again(campaign: Campaign, column: str, *, highest: bool = False) -> None:
+    """Rank the survivors by a column that was added; those without it come last.
 
     Args:
         campaign: a finished screening, changed in place.
         column: its name.
-        values: one for each of ``campaign.survivors``.
+        highest: whether the highest comes first.
     """
-    for place, value in zip(campaign.survivors, values):
-        campaign.extra.setdefault(place, {})[column] = round(value, 4)
-    score = dict(zip(campaign.survivors, values))
-    campaign.survivors = sorted(campaign.survivors, key=score.__getitem__)
+
+    def score(place: int) -> float:
+        value = campaign.extra.get(place, {}).get(column)
+        if value is None:
+            return float("inf")
+        return -value if highest else value
+
+    campaign.survivors = sorted(campaign.survivors, key=score)
 
 
 def finish(output: Path) -> None:

@@ -124,7 +124,8 @@ def _lead(campaign: Campaign, relaxed: Mapping[int, Relaxation] | None) -> str:
         else f"{len(relaxed)} were relaxed; energies are above the hull of the "
         "reference crystals in the same potential."
     )
-    return f"{novelty} {energies}"
+    ranked = f" Ranked by {escape(campaign.ranked_by)}." if campaign.ranked_by else ""
+    return f"{novelty} {energies}{ranked}"
 
 
 def _cards(campaign: Campaign, relaxed: Mapping[int, Relaxation] | None) -> str:

@@ -44,6 +44,18 @@ MEANING = {
     "stable": "near or below the hull of the reference",
 }
 """What each step of the funnel asks."""
+RESIDUAL = "residual"
+"""Column of :func:`crystalvae.refinement.score.residuals`."""
+ENERGY = "e_above_hull_estimate"
+"""Column of the energy above the hull that is expected after relaxation, eV/atom."""
+PROBABILITY = "stable_probability"
+"""Column of the probability that it is at most 0.1 eV/atom."""
+ESTIMATES = {
+    PROBABILITY: "probability of being stable",
+    ENERGY: "estimated eV/atom above the hull",
+    RESIDUAL: "residual",
+}
+"""What a model's networks may say of crystals, as the report calls it."""
 _REFUSED = 50
 
 
@@ -104,6 +116,11 @@ def details(campaign: Campaign, place: int, relaxation: Relaxation | None) -> st
     energy = _energy(item)
     if energy is not None:
         lines.append(f"{1000 * energy:.0f} meV/atom above the hull")
+    lines += [
+        f"{label}: {value:.3g}"
+        for column, label in ESTIMATES.items()
+        if (value := campaign.extra.get(place, {}).get(column)) is not None
+    ]
     if relaxation is not None:
         lines.append(
             f"relaxation moves atoms by {relaxation.rmsd:.3f} Å, "
@@ -142,15 +159,26 @@ def ranking_table(campaign: Campaign, files: Sequence[str], top: int) -> str:
     energies = [_energy(campaign.inspected[place]) for place in campaign.survivors]
     if campaign.nearest:
         heads += [("nearest known", "t"), ("distance, Å", "n")]
-    if any(energy is not None for energy in energies):
+    estimates = {
+        column: label
+        for column, label in ESTIMATES.items()
+        if any(column in campaign.extra.get(p, {}) for p in campaign.survivors)
+    }
+    heads += [(label, "n") for label in estimates.values()]
+    relaxed = any(energy is not None for energy in energies)
+    if relaxed:
         heads.append(("above hull, eV/atom", "n"))
     head = "".join(
         f'<th data-sort="{kind}"{_numeric(kind)}>{name}</th>' for name, kind in heads
     )
     lines = []
     for rank, place in enumerate(campaign.survivors[:top], 1):
-        cells = _ranking_cells(campaign, place, rank, files, len(heads))
-        lines.append("<tr>" + "".join(cells[: len(heads)]) + "</tr>")
+        cells = _ranking_cells(campaign, place, rank, files)
+        extra = campaign.extra.get(place, {})
+        cells += [_number(extra.get(column)) for column in estimates]
+        if relaxed:
+            cells.append(_number(_energy(campaign.inspected[place])))
+        lines.append("<tr>" + "".join(cells) + "</tr>")
     note = (
         f'<p class="soft">The first {top:,} of {len(campaign.survivors):,}; '
         "the others are in table.csv.</p>"
@@ -166,7 +194,7 @@ def ranking_table(campaign: Campaign, files: Sequence[str], top: int) -> str:
 
 
 def _ranking_cells(
-    campaign: Campaign, place: int, rank: int, files: Sequence[str], count: int
+    campaign: Campaign, place: int, rank: int, files: Sequence[str]
 ) -> list[str]:
     item = campaign.inspected[place]
     crystal = item.crystal
@@ -185,11 +213,12 @@ def _ranking_cells(
     if campaign.nearest:
         distance, name = campaign.nearest[place]
         cells += [f"<td>{escape(name)}</td>", f'<td class="n">{distance:.3f}</td>']
-    if count > len(cells):
-        energy = _energy(item)
-        shown = "" if energy is None else f"{energy:.3f}"
-        cells.append(f'<td class="n">{shown}</td>')
     return cells
+
+
+def _number(value: float | None) -> str:
+    shown = "" if value is None else f"{value:.3f}"
+    return f'<td class="n">{shown}</td>'
 
 
 def refused_table(campaign: Campaign) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
@@ -40,6 +40,13 @@ class Crystals:
     """Largest β of each crystal."""
     taken: list[tuple[int, int]]
     """Crystals of each source, and how many of them an epoch meets."""
+    labels: Tensor | None = None
+    """Property of each that was asked for ``(M,)``."""
+
+    def to(self, device: torch.device | str) -> Crystals:
+        """The same with crystals and labels on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, store=self.store.to(device), labels=labels)
 
     def rows(self, seed: int, epoch: int) -> np.ndarray:
         """Crystals that an epoch meets, as many in every epoch, not shuffled.
@@ -59,30 +66,39 @@ class Crystals:
         return np.concatenate(parts)
 
 
-def load_sources(sources: list[Source], root: Path, limits: DecoderConfig) -> Crystals:
+def load_sources(
+    sources: list[Source], root: Path, limits: DecoderConfig, label: str | None = None
+) -> Crystals:
     """Put data sets together, leaving out what the model cannot emit.
 
     Args:
         sources: data sets.
         root: directory that their paths are relative to.
         limits: largest crystals of the decoder.
+        label: a property that crystals must have; None asks for none.
 
     Raises:
-        ConfigError: nothing is left.
+        ConfigError: nothing is left, or a set has no such property.
     """
-    stores, caps, taken = [], [], []
+    stores, caps, taken, labels = [], [], [], []
     for source in sources:
         dataset = PackedDataset(root / source.path)
         keep = np.ones(len(dataset), bool)
-        for name, limit in source.at_most.items():
+        for name in {*source.at_most, *([label] if label else [])}:
             if name not in dataset.properties:
                 raise ConfigError(f"{source.path} has no property {name!r}")
+        for name, limit in source.at_most.items():
             keep &= np.nan_to_num(dataset.properties[name], nan=np.inf) <= limit
+        if label is not None:
+            keep &= np.isfinite(dataset.properties[label])
         fits = np.diff(dataset.site_offset) <= limits.max_sites
         fits &= np.diff(dataset.comp_offset) <= limits.max_elements
         largest = np.maximum.reduceat(dataset.comp_count, dataset.comp_offset[:-1])
         fits &= largest <= limits.max_count
-        store = CrystalStore.from_packed(dataset, np.flatnonzero(keep & fits))
+        rows = np.flatnonzero(keep & fits)
+        store = CrystalStore.from_packed(dataset, rows)
+        if label is not None:
+            labels.append(torch.tensor(dataset.properties[label][rows]).float())
         own = (source.beta_max, source.label_beta_max, source.geometry_beta_max)
         own = [inf if cap is None else cap for cap in own]
         stores.append(store)
@@ -90,7 +106,12 @@ def load_sources(sources: list[Source], root: Path, limits: DecoderConfig) -> Cr
         taken.append((len(store), math.ceil(source.share * len(store) - 1e-6)))
     if not stores or not sum(len(store) for store in stores):
         raise ConfigError("no crystals to load: name packed data sets in [data]")
-    return Crystals(join_stores(stores), BetaCaps(*torch.cat(caps).unbind(1)), taken)
+    return Crystals(
+        join_stores(stores),
+        BetaCaps(*torch.cat(caps).unbind(1)),
+        taken,
+        torch.cat(labels) if labels else None,
+    )
 
 
 def join_stores(stores: list[CrystalStore]) -> CrystalStore:

@@ -43,7 +43,7 @@ def fit_prior(
     prior = dataclasses.replace(model.config.prior, name="flow")
     fitted = CrystalVAE(dataclasses.replace(model.config, prior=prior))
     fitted.load_state_dict(model.state_dict(), strict=False)
-    fitted.refiner = model.refiner
+    fitted.refiner, fitted.stability = model.refiner, model.stability
     fitted = fitted.to(model.device).eval()
     fitted.card = dict(model.card)
     latent = model.config.latent

@@ -12,10 +12,10 @@ from crystalvae.latent import LatentConfig
 from crystalvae.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from crystalvae.training.refiner import RefinerTraining
+    from crystalvae.training.network import NetworkTraining
 
 
-def rate_at(step: int, total: int, options: TrainingConfig | RefinerTraining) -> float:
+def rate_at(step: int, total: int, options: TrainingConfig | NetworkTraining) -> float:
     """Learning rate of a step: linear warm-up, then cosine."""
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
     wave = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))

@@ -9,7 +9,7 @@ from crystalvae.errors import ConfigError
 from crystalvae.model import CrystalVAE
 
 LEARNED = ("encoder", "posterior", "decoder")
-"""Parts of a model that a run changes; the refiner it starts with stays beside it."""
+"""Parts of a model that a run changes; the networks beside it stay there."""
 
 
 def start_from(model: CrystalVAE, name: str, root: Path) -> CrystalVAE:

@@ -22,8 +22,7 @@ from crystalvae.errors import CheckpointError
 from crystalvae.files import replacing
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
-from crystalvae.pretrained import save_model
-from crystalvae.refinement.pretrained import save_refiner
+from crystalvae.pretrained import save_model, save_networks
 from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 from crystalvae.training.checkpoint import (
     may_resume,
@@ -94,10 +93,9 @@ class Trainer:
         if config.init is not None:
             self.source = start_from(model, config.init, root)
         device = self.fabric.device
-        store = self.crystals.store.to(device)
-        self.crystals = dataclasses.replace(self.crystals, store=store)
+        self.crystals = self.crystals.to(device)
         self.val_store = self.val_store.to(device)
-        species = store.comps["comp_element"].cpu()
+        species = self.crystals.store.comps["comp_element"].cpu()
         self.frequency = torch.bincount(species, minlength=MAX_Z).float().sqrt()
         self.model, self.optimizer = self.fabric.setup(model, self._optimizer(model))
         self.progress = Progress()
@@ -310,10 +308,11 @@ class Trainer:
                 "parts": list(PARTS),
                 "run": dataclasses.asdict(self.config),
             }
-            if self.source is not None and self.source.refiner is not None:
-                model.card["refinement"] = self.source.card.get("refinement", {})
-                save_refiner(self.source.refiner, self.output / "best")
-            save_model(model, self.output / "best", keep_refiner=True)
+            if self.source is not None:
+                if self.source.refiner is not None:
+                    model.card["refinement"] = self.source.card.get("refinement", {})
+                save_networks(self.source, self.output / "best")
+            save_model(model, self.output / "best", keep=True)
 
     def _save(self, path: Path) -> None:
         if not self.fabric.is_global_zero:

@@ -126,7 +126,7 @@ def test_any_structures_are_ranked_by_a_model_s_residual(refined_dir, tmp_path, 
     (folder / "broken.cif").write_text("nothing")
     out = tmp_path / "out"
     command = ["screen", str(folder), "-o", str(out), "--no-progress", "--workers", "1"]
-    assert main([*command, "--residual", refined_dir]) == 0
+    assert main([*command, "--estimate", refined_dir]) == 0
     rows = [row for row in table(out) if row["rank"]]
     assert sorted(row["name"] for row in rows) == ["nacl", "rutile", "wurtzite"]
     values = [float(row["residual"]) for row in rows]
@@ -141,6 +141,6 @@ def test_any_structures_are_ranked_by_a_model_s_residual(refined_dir, tmp_path, 
 def test_a_model_without_a_refiner_ranks_nothing(model_dir, tmp_path, capsys):
     REFERENCE["nacl"][0].to(str(tmp_path / "nacl.cif"))
     command = ["screen", str(tmp_path / "nacl.cif"), "-o", str(tmp_path / "out")]
-    assert main([*command, "--residual", model_dir]) == 1
-    assert "no refiner" in capsys.readouterr().err
+    assert main([*command, "--estimate", model_dir]) == 1
+    assert "neither a stability network" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -15,12 +15,8 @@ from crystalvae.pretrained import save_model
 from crystalvae.refinement.noise import denoising_errors, sites_of
 from crystalvae.refinement.pretrained import load_refiner, save_refiner
 from crystalvae.refinement.score import refiner_inputs
-from crystalvae.training.refiner import (
-    RefinerRun,
-    RefinerTrainer,
-    RefinerTraining,
-    noise_levels,
-)
+from crystalvae.training.network import NetworkTraining, noise_levels
+from crystalvae.training.refiner import RefinerRun, RefinerTrainer
 from crystalvae.training.rows import read_rows
 from tests.conftest import REFERENCE
 from tests.refinement.conftest import TINY, tiny_refiner
@@ -128,7 +124,7 @@ def test_training_takes_noise_away(tmp_path, name, error, strain):
 def test_levels_of_noise_go_together_as_far_as_they_are_coupled():
     generator = torch.Generator().manual_seed(0)
     for coupling, least, most in ((0.0, -0.1, 0.1), (0.7, 0.85, 0.97), (1.0, 0.999, 1)):
-        options = RefinerTraining(max_noise=1.5, max_strain=0.2, coupling=coupling)
+        options = NetworkTraining(max_noise=1.5, max_strain=0.2, coupling=coupling)
         sigma, tau = noise_levels(options, 2000, generator)
         assert options.min_noise <= sigma.min()
         assert sigma.max() <= options.max_noise
@@ -140,7 +136,7 @@ def test_levels_of_noise_go_together_as_far_as_they_are_coupled():
         together = torch.corrcoef(torch.stack([sigma.log(), tau.log()]))[0, 1]
         assert least <= together <= most + 1e-6
     with pytest.raises(ValueError, match="coupling"):
-        RefinerTraining(coupling=1.5)
+        NetworkTraining(coupling=1.5)
 
 
 def test_validation_looks_at_noise_that_was_trained(tmp_path, dataset):
@@ -187,7 +183,7 @@ def test_a_run_can_start_from_a_refiner(tmp_path, dataset):
     config = dataclasses.replace(run_config(dataset), init=str(best))
     trainer = RefinerTrainer(config, tmp_path, tmp_path / "next", "cpu")
     for name, value in load_refiner(best).state_dict().items():
-        torch.testing.assert_close(trainer.refiner.state_dict()[name], value)
+        torch.testing.assert_close(trainer.network.state_dict()[name], value)
     wider = dataclasses.replace(config.refiner, dim=24)
     with pytest.raises(CheckpointError, match="of this shape"):
         RefinerTrainer(
@@ -220,7 +216,7 @@ def test_fine_tuning_keeps_the_refiner_and_another_model_does_not_inherit_it(
     again = CrystalVAE.from_pretrained(tmp_path, "cpu")
     assert again.refiner is not None
     again.refiner = None
-    save_model(again, tmp_path, keep_refiner=True)
+    save_model(again, tmp_path, keep=True)
     assert CrystalVAE.from_pretrained(tmp_path, "cpu").refiner is not None
     again.save_pretrained(tmp_path)
     assert CrystalVAE.from_pretrained(tmp_path, "cpu").refiner is None

@@ -1,0 +1,1 @@
+"""Is a crystal likely to be stable? An estimate before any potential."""

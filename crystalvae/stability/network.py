@@ -1,0 +1,100 @@
+"""From a crystal, relaxed or nearly so, to its energy above the hull."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from crystalvae.encoders.base import OrbitPooling
+from crystalvae.nn.wyckoff import WyckoffTables
+from crystalvae.refinement.trunk import OrbitTrunk, TrunkConfig
+
+OFFSET = 0.05
+"""eV/atom: energies e are learned as log(e + OFFSET), fine near the hull, coarse far
+above it."""
+HIGHEST = 3.0
+"""eV/atom above which all crystals are alike."""
+LEAST_SCALE = 0.02
+"""Smallest scale of a prediction."""
+THRESHOLD = 0.1
+"""eV/atom above the hull up to which a crystal counts as (meta)stable."""
+
+
+@dataclass(frozen=True)
+class StabilityConfig(TrunkConfig):
+    """Sizes of the network."""
+
+    hidden_dim: int = 256
+    """Of the perceptron that reads the crystal."""
+    dropout: float = 0.1
+    """In front of its last layer."""
+
+
+@dataclass
+class HullEnergy:
+    """A Laplace distribution of log(e + :data:`OFFSET`) for each crystal."""
+
+    location: Tensor
+    """``(B,)``."""
+    scale: Tensor
+    """``(B,)``."""
+
+    def median(self) -> Tensor:
+        """The e that is as likely to be exceeded as not, eV/atom, ``(B,)``."""
+        return (self.location.exp() - OFFSET).clamp(0, HIGHEST)
+
+    def probability_below(self, energy: float = THRESHOLD) -> Tensor:
+        """Probability of lying at most so many eV/atom above the hull, ``(B,)``."""
+        x = (math.log(energy + OFFSET) - self.location) / self.scale
+        tail = 0.5 * (-x.abs()).exp()
+        return torch.where(x > 0, 1 - tail, tail)
+
+    def loss(self, energy: Tensor) -> Tensor:
+        """Negative log-likelihood of energies above the hull in eV/atom, ``(B,)``."""
+        error = (logarithm(energy) - self.location).abs()
+        return error / self.scale + (2 * self.scale).log()
+
+
+def logarithm(energy: Tensor) -> Tensor:
+    """The log(e + :data:`OFFSET`) of energies, clipped to 0 and :data:`HIGHEST`."""
+    return (energy.clamp(0, HIGHEST) + OFFSET).log()
+
+
+class StabilityNetwork(OrbitTrunk):
+    """Energy above the convex hull of known crystals, with its uncertainty.
+
+    It begins with the weights of a :class:`~crystalvae.refinement.network.Refiner`, as
+    in S. Zaidi et al., Pre-training via Denoising for Molecular Property Prediction,
+    ICLR 2023: who knows where atoms of relaxed crystals belong has learned about
+    forces. Crystals are disturbed in training while their energy stays that of the
+    relaxed crystal, so that it judges what a draft will relax to.
+
+    Args:
+        config: sizes.
+        tables: symmetry tables; None builds them.
+    """
+
+    def __init__(self, config: StabilityConfig, tables: WyckoffTables | None = None):
+        super().__init__(config, tables)
+        self.pooling = OrbitPooling(config.dim)
+        self.head = nn.Sequential(
+            nn.LayerNorm(self.pooling.out_dim),
+            nn.Linear(self.pooling.out_dim, config.hidden_dim),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_dim, 2),
+        )
+        self.card: dict[str, Any] = {}
+
+    def forward(self, data: Data) -> HullEnergy:
+        """Judge the B crystals of :meth:`graph`."""
+        edge, envelope = self.edges(data)
+        state = self.states(data, self.species(data.species), edge, envelope)
+        location, scale = self.head(self.pooling(state, data)).unbind(1)
+        return HullEnergy(location - 2.0, F.softplus(scale) + LEAST_SCALE)
