@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystalvae.errors import InvalidStructureError
+from crystalvae.errors import DataError, InvalidStructureError
 from crystalvae.symmetry.tables import LETTERS, symmetry_tables
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ase import Atoms
     from pymatgen.core import Structure
 
@@ -81,6 +84,13 @@ class AsymmetricUnit:
         """Volume of the conventional cell in Å³."""
         return float(abs(np.linalg.det(self.lattice)))
 
+    @property
+    def density(self) -> float:
+        """Mass density in g/cm³."""
+        from crystalvae.screening.density import density_of
+
+        return density_of(self)
+
     @cached_property
     def composition(self) -> dict[int, int]:
         """Atomic number → count in the primitive cell, ascending."""
@@ -93,14 +103,8 @@ class AsymmetricUnit:
     @property
     def formula(self) -> str:
         """Reduced formula, elements by electronegativity, as pymatgen writes it."""
-        from ase.data import chemical_symbols
-        from pymatgen.core import Composition
-
         divisor = gcd(*self.composition.values())
-        counts = {
-            chemical_symbols[z]: n // divisor for z, n in self.composition.items()
-        }
-        return Composition(counts).reduced_formula
+        return reduced_formula({z: n // divisor for z, n in self.composition.items()})
 
     def expand(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All atoms of the conventional cell.
@@ -157,6 +161,40 @@ class AsymmetricUnit:
         return write_cif(self, symmetrized=symmetrized, **options)
 
     @classmethod
+    def of(cls, crystal: AsymmetricUnit | Structure | Atoms) -> AsymmetricUnit:
+        """From any of the three.
+
+        Raises:
+            InvalidStructureError: it is none of them, or cannot be used.
+        """
+        if isinstance(crystal, AsymmetricUnit):
+            return crystal
+        if hasattr(crystal, "is_ordered"):
+            return cls.from_structure(crystal)
+        if hasattr(crystal, "pbc"):
+            return cls.from_atoms(crystal)
+        raise InvalidStructureError(
+            f"a {type(crystal).__name__} is no crystal; give an AsymmetricUnit, a "
+            "pymatgen Structure or ASE Atoms"
+        )
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> AsymmetricUnit:
+        """From a file with one structure, of any kind that ``prepare`` reads.
+
+        Raises:
+            DataError: there is no such file, or it holds none or several.
+            InvalidStructureError: the structure cannot be used.
+        """
+        from crystalvae.data.load import crystal_of
+        from crystalvae.data.readers import read_structures
+
+        entries = list(read_structures(path))
+        if len(entries) != 1:
+            raise DataError(f"{path} holds {len(entries)} structures, not one")
+        return crystal_of(entries[0])
+
+    @classmethod
     def from_structure(
         cls, structure: Structure, symprec: float = 0.1
     ) -> AsymmetricUnit:
@@ -192,3 +230,14 @@ class AsymmetricUnit:
             atoms.numbers,
             symprec=symprec,
         )
+
+
+def reduced_formula(composition: dict[int, int]) -> str:
+    """Atomic number → count as a reduced formula, as pymatgen writes it."""
+    from ase.data import chemical_symbols
+    from pymatgen.core import Composition
+
+    counts = {chemical_symbols[z]: n for z, n in composition.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No Pauling electronegativity")
+        return Composition(counts).reduced_formula

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crystalvae.batch import CrystalBatch, CrystalStore
+from crystalvae.crystal import AsymmetricUnit
 from crystalvae.decoder import PARTS, Decoder, DecoderConfig
 from crystalvae.encoders import ENCODERS, build_encoder, orbit_data
 from crystalvae.errors import ConfigError, InvalidStructureError
@@ -19,7 +20,9 @@ from crystalvae.nn.wyckoff import WyckoffTables
 from crystalvae.prior import LatentFlow, PriorConfig
 
 if TYPE_CHECKING:
-    from crystalvae.crystal import AsymmetricUnit
+    from ase import Atoms
+    from pymatgen.core import Structure
+
     from crystalvae.refinement.network import Refiner
     from crystalvae.stability.network import StabilityNetwork
 
@@ -207,20 +210,30 @@ class CrystalVAE(nn.Module):
     @torch.no_grad()
     def encode(
         self,
-        crystals: Sequence[AsymmetricUnit],
+        crystals: Sequence[AsymmetricUnit | Structure | Atoms],
         beta: float | None = None,
         batch_size: int = 512,
     ) -> Posterior:
         """Posterior of crystals.
 
         Args:
-            crystals: asymmetric units in canonical form.
+            crystals: asymmetric units in canonical form; pymatgen structures and ASE
+                atoms are converted.
             beta: the knob; None keeps most detail.
             batch_size: crystals at a time.
 
         Returns:
             Mean and log-variance, ``(len(crystals), D)`` each.
+
+        Raises:
+            InvalidStructureError: something is no crystal, or cannot be used.
         """
+        if hasattr(crystals, "lattice") or hasattr(crystals, "pbc"):
+            raise InvalidStructureError("encode takes a list of crystals, not one")
+        crystals = [AsymmetricUnit.of(crystal) for crystal in crystals]
+        if not crystals:
+            nothing = torch.zeros(0, self.config.latent.dim, device=self.device)
+            return Posterior(nothing, nothing)
         store = CrystalStore.from_crystals(crystals).to(self.device)
         return self.encode_store(store, beta, batch_size)
 
@@ -268,17 +281,60 @@ class CrystalVAE(nn.Module):
 
         Options are those of :func:`crystalvae.generation.generate`; the default is
         greedy decoding at the smallest β.
+
+        Raises:
+            ConfigError: these are no latent vectors of this model.
         """
         from crystalvae.generation import generate
 
+        z, dim = torch.as_tensor(z, dtype=torch.float), self.config.latent.dim
+        if z.ndim != 2 or z.shape[1] != dim:
+            raise ConfigError(
+                f"latent vectors have the shape (B, {dim}), not {tuple(z.shape)}"
+            )
         return generate(self, z, **options).crystals()
 
     def sample(
-        self, num: int, *, seed: int = 0, **options: Any
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        elements: Iterable[str] | None = None,
+        require: Iterable[str] = (),
+        composition: str | None = None,
+        space_groups: Iterable[int] | int | None = None,
+        num_atoms: int | tuple[int, int] | None = None,
+        **options: Any,
     ) -> list[AsymmetricUnit]:
-        """Draw crystals that pass the checks; see :func:`crystalvae.design.sample`."""
-        from crystalvae.design.sample import draw
+        """Draw crystals that pass the checks.
 
+        Args:
+            num: how many.
+            seed: any integer; the same gives the same crystals.
+            elements: symbols of those that may occur; None is all.
+            require: symbols of those that must occur.
+            composition: all atoms of the primitive cell, such as ``Li4Fe4P4O16``.
+            space_groups: numbers of those that may occur; None is all.
+            num_atoms: in the primitive cell, or the fewest and the most.
+            **options: ``beta``, ``temperature``, ``likely_stable`` … of
+                :func:`crystalvae.design.sample.batches`, ``num_workers``, ``progress``
+                … of :func:`crystalvae.design.sample.draw_checked`.
+
+        Raises:
+            ConfigError: the constraints contradict each other or the model.
+            CrystalVAEError: they leave no crystal.
+        """
+        from crystalvae.design.sample import draw
+        from crystalvae.generation import Constraints
+
+        if "constraints" not in options:
+            options["constraints"] = Constraints.of(
+                elements=elements,
+                require=require,
+                composition=composition,
+                space_groups=space_groups,
+                num_atoms=num_atoms,
+            )
         return draw(self, num, seed=seed, **options)
 
     def save_pretrained(self, directory: str | Path) -> None:

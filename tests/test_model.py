@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from crystalvae.batch import CrystalStore
-from crystalvae.errors import CheckpointError, ConfigError
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.errors import CheckpointError, ConfigError, InvalidStructureError
 from crystalvae.model import CrystalVAE, EncoderConfig
 from crystalvae.nn.basic import rows_of
 from crystalvae.training.fit_prior import fit_prior
+from tests.conftest import REFERENCE
 
 
 def test_likelihood_is_normalised_over_space_groups(tiny_model):
@@ -157,3 +159,62 @@ def test_surplus_rows_change_nothing(tiny_model, crystals, monkeypatch):
     torch.testing.assert_close(plain.posterior.mu, rounded.posterior.mu)
     for part, value in plain.parts.items():
         torch.testing.assert_close(value, rounded.parts[part])
+
+
+def test_structures_and_atoms_are_encoded_as_crystals(tiny_model, crystals):
+    crystals = crystals[:6]
+    mixed = [
+        *crystals[:2],
+        *(crystal.to_structure() for crystal in crystals[2:4]),
+        *(crystal.to_atoms() for crystal in crystals[4:]),
+    ]
+    expected = tiny_model.encode(crystals).mu
+    torch.testing.assert_close(
+        tiny_model.encode(mixed).mu, expected, atol=1e-3, rtol=1e-3
+    )
+    assert tiny_model.encode([]).mu.shape == (0, tiny_model.config.latent.dim)
+
+
+@pytest.mark.parametrize("wrong", ["NaCl", 3, None])
+def test_what_is_no_crystal_is_named(tiny_model, wrong):
+    with pytest.raises(InvalidStructureError, match=type(wrong).__name__):
+        tiny_model.encode([wrong])
+
+
+def test_one_crystal_is_no_list(tiny_model, crystals):
+    for one in (crystals[0], crystals[0].to_structure(), crystals[0].to_atoms()):
+        with pytest.raises(InvalidStructureError, match="a list"):
+            tiny_model.encode(one)
+
+
+def test_latents_of_another_shape_are_refused(tiny_model):
+    dim = tiny_model.config.latent.dim
+    for wrong in (torch.zeros(dim), torch.zeros(2, dim + 1), np.zeros((1, 1, dim))):
+        with pytest.raises(ConfigError, match="shape"):
+            tiny_model.decode(wrong)
+    assert len(tiny_model.decode(np.zeros((2, dim)))) == 2
+
+
+def test_sampling_takes_symbols(tiny_model):
+    drawn = tiny_model.sample(
+        3, require=["O"], elements=["Ti", "O", "Mg"], num_atoms=(2, 8), refine=None
+    )
+    assert len(drawn) == 3
+    for crystal in drawn:
+        assert 8 in crystal.composition
+        assert crystal.composition.keys() <= {8, 12, 22}
+        assert 2 <= crystal.num_primitive_atoms <= 8
+    with pytest.raises(ConfigError, match="at least 1"):
+        tiny_model.sample(-1)
+
+
+def test_a_crystal_of_a_file(tmp_path, crystals):
+    path = tmp_path / "one.cif"
+    path.write_text(crystals[0].to_cif())
+    found = AsymmetricUnit.from_file(path)
+    assert (found.number, found.formula) == (crystals[0].number, crystals[0].formula)
+    same = AsymmetricUnit.from_structure(REFERENCE["rutile"][0])
+    assert same.density == pytest.approx(REFERENCE["rutile"][0].density, rel=1e-3)
+    path.write_text("")
+    with pytest.raises(InvalidStructureError, match="empty"):
+        AsymmetricUnit.from_file(path)

@@ -6,7 +6,7 @@ import argparse
 
 
 def add_constraint_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--num-atoms``, ``--elements``, ``--composition`` and ``--space-group``."""
+    """Add ``--num-atoms``, ``--elements``, ``--require`` and the others."""
     parser.add_argument(
         "--num-atoms",
         metavar="N or A-B",
@@ -16,7 +16,12 @@ def add_constraint_options(parser: argparse.ArgumentParser) -> None:
         "--elements", metavar="Li,Fe,...", help="elements that may occur"
     )
     parser.add_argument(
-        "--composition", metavar="FORMULA", help="formula of the primitive cell"
+        "--require", metavar="Li,O,...", help="elements that must occur"
+    )
+    parser.add_argument(
+        "--composition",
+        metavar="FORMULA",
+        help="all atoms of the primitive cell: Li4Fe4P4O16 for olivine, not LiFePO4",
     )
     parser.add_argument(
         "--space-group", metavar="N,M-K,...", help="space-group numbers that may occur"
@@ -25,7 +30,7 @@ def add_constraint_options(parser: argparse.ArgumentParser) -> None:
 
 def asked_constraints(args: argparse.Namespace) -> dict[str, str]:
     """Those of :func:`add_constraint_options` that were given, as they were given."""
-    names = ("composition", "elements", "space_group", "num_atoms")
+    names = ("composition", "elements", "require", "space_group", "num_atoms")
     given = {name: getattr(args, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -55,44 +60,6 @@ def parse_range(text: str, what: str) -> tuple[int, int]:
     return first, last
 
 
-def parse_element(symbol: str) -> int:
-    """Atomic number of an element symbol.
-
-    Raises:
-        ConfigError: there is no such element.
-    """
-    from ase.data import atomic_numbers
-
-    from crystalvae.errors import ConfigError
-
-    if symbol not in atomic_numbers or symbol == "X":
-        raise ConfigError(f"{symbol!r} is no element symbol")
-    return atomic_numbers[symbol]
-
-
-def parse_formula(text: str, what: str) -> dict[int, int]:
-    """Atomic number → count of a formula, as it is written.
-
-    Args:
-        text: what the user gave.
-        what: name of the option.
-
-    Raises:
-        ConfigError: it is no formula, or not integral.
-    """
-    from pymatgen.core import Composition
-
-    from crystalvae.errors import ConfigError
-
-    try:
-        counts = Composition(text).as_dict()
-    except ValueError as error:
-        raise ConfigError(f"{what} {text!r}: {error}") from error
-    if not counts or any(n != int(n) for n in counts.values()):
-        raise ConfigError(f"{what} {text!r} is not integral")
-    return {parse_element(symbol): int(n) for symbol, n in counts.items()}
-
-
 def parse_constraints(args: argparse.Namespace):
     """Constraints from :func:`add_constraint_options`.
 
@@ -100,14 +67,18 @@ def parse_constraints(args: argparse.Namespace):
         ConfigError: an option cannot be understood.
     """
     from crystalvae.errors import ConfigError
-    from crystalvae.generation import Constraints
+    from crystalvae.generation.constraints import (
+        Constraints,
+        parse_elements,
+        parse_formula,
+    )
 
     composition = elements = groups = None
     if args.composition is not None:
         composition = parse_formula(args.composition, "--composition")
     if args.elements is not None:
-        symbols = args.elements.replace("-", ",").split(",")
-        elements = frozenset(parse_element(s.strip()) for s in symbols)
+        elements = parse_elements(args.elements)
+    required = frozenset() if args.require is None else parse_elements(args.require)
     if args.space_group is not None:
         found: set[int] = set()
         for part in args.space_group.split(","):
@@ -121,4 +92,4 @@ def parse_constraints(args: argparse.Namespace):
         if args.num_atoms is None
         else parse_range(args.num_atoms, "--num-atoms")
     )
-    return Constraints(composition, elements, groups, low, high)
+    return Constraints(composition, elements, groups, low, high, required)

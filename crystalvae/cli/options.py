@@ -234,15 +234,14 @@ def _named_numbers(
 ) -> dict[str, float]:
     found: dict[str, float] = {}
     for entry in text.split(","):
-        name, _, value = (part.strip() for part in entry.partition("="))
+        name, equals, value = (part.strip() for part in entry.partition("="))
         if name in found:
             raise argparse.ArgumentTypeError(f"{name} is given twice")
         try:
             found[name] = convert(value)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(
-                f"{entry!r} is not of the form {form}"
-            ) from error
+            fault = f"{value!r} is no number" if equals else f"it is not {form}"
+            raise argparse.ArgumentTypeError(f"{entry!r}: {fault}") from error
     return found
 
 

@@ -62,11 +62,8 @@ def run(args: argparse.Namespace) -> int:
     )
     from crystalvae.design.sample import draw_checked
     from crystalvae.design.settings import sampling_defaults
-    from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
 
-    if args.n < 1:
-        raise ConfigError("-n must be at least 1")
     constraints = parse_constraints(args)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     directory = open_directory(args.output)

@@ -16,8 +16,10 @@ import torch
 from tqdm import tqdm
 
 from crystalvae.design.settings import sampling_defaults, sampling_options
-from crystalvae.errors import CrystalVAEError
+from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
+from crystalvae.generation.decode import required_compositions
+from crystalvae.generation.options import Held
 from crystalvae.parallel import forks, num_cores, ordered_map
 from crystalvae.screening.base import Candidate, CheckResult
 from crystalvae.screening.checks import DEFAULT, first_failure, run_checks
@@ -39,6 +41,8 @@ LEAST = 16
 """Fewest latent vectors that are decoded together."""
 SPAWN_PAYS = 4096
 """Crystals from which several processes pay where each has to import all anew."""
+CANDIDATES = 8
+"""Compositions from which one is chosen where elements are required."""
 SPARE = 1.15
 """Draws for each crystal that is to pass the checks."""
 MAX_DRAWS_PER_CRYSTAL = 50
@@ -145,10 +149,9 @@ class Batches:
     ) -> list[tuple[AsymmetricUnit | None, dict[str, CheckResult]]]:
         """Crystals, None for one that could not be completed, and their checks."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        compositions = None
         if self.latents is None:
-            z = self.model.prior_sample(
-                self.batch_size, beta=self.beta, generator=generator, prior=self.prior
-            )
+            z, compositions = self._from_prior(generator)
         else:
             first = number * self.batch_size
             z = self.latents(first, self.batch_size, generator)
@@ -159,6 +162,7 @@ class Batches:
             options=self.options,
             constraints=self.constraints,
             refinement=self.refinement,
+            compositions=compositions,
             generator=generator,
         ).crystals()
         if self.checks is None:
@@ -167,6 +171,31 @@ class Batches:
         if self.likely_stable is not None:
             self._add_estimates(found)
         return found
+
+    def _from_prior(
+        self, generator: torch.Generator
+    ) -> tuple[torch.Tensor, Held | None]:
+        """Latent vectors, and compositions where some elements are required."""
+        limits = self.constraints or Constraints()
+        choosy = bool(limits.required) and limits.composition is None
+        z = self.model.prior_sample(
+            self.batch_size * (CANDIDATES if choosy else 1),
+            beta=self.beta,
+            generator=generator,
+            prior=self.prior,
+        )
+        if not choosy:
+            return z, None
+        rows, held = required_compositions(
+            self.model,
+            z,
+            self.batch_size,
+            beta=self.model.beta_tensor(self.beta, len(z)),
+            options=self.options,
+            constraints=limits,
+            generator=generator,
+        )
+        return z[rows], held
 
     def _add_estimates(
         self, found: list[tuple[AsymmetricUnit | None, dict[str, CheckResult]]]
@@ -298,8 +327,11 @@ def draw_checked(
         ``num``, with a warning, where the constraints leave too few.
 
     Raises:
+        ConfigError: ``num`` is not positive.
         CrystalVAEError: they leave none.
     """
+    if num < 1:
+        raise ConfigError(f"the number of crystals must be at least 1, not {num}")
     limit = num if raw else max_draws or MAX_DRAWS_PER_CRYSTAL * max(num, 20)
     kept: list[Draw] = []
     size = options.pop("batch_size", None) or batch_size_for(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from crystalvae.generation.constraints import Constraints
 from crystalvae.generation.options import (
-    Constraints,
     Generated,
     Held,
     Refinement,
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
 
 
+CANDIDATES = 8
+"""Compositions of each z from which one is chosen where elements are required."""
 WORST = 1e6
 """Residual of a crystal that could not be refined."""
 
@@ -37,7 +39,7 @@ def generate(
     options: SamplingOptions | None = None,
     constraints: Constraints | None = None,
     refinement: Refinement | None = None,
-    compositions: Sequence[dict[int, int]] | None = None,
+    compositions: Sequence[dict[int, int]] | Held | None = None,
     generator: torch.Generator | None = None,
 ) -> Generated:
     """Decode latent vectors.
@@ -53,8 +55,8 @@ def generate(
         options: how to draw.
         constraints: what must hold.
         refinement: how the model's refiner is used; None leaves it out.
-        compositions: atomic number → count in the primitive cell, one a vector; None
-            draws them.
+        compositions: atomic number → count in the primitive cell, one a vector, or
+            what :func:`required_compositions` chose; None draws them.
         generator: source of randomness, on the CPU.
 
     Raises:
@@ -123,8 +125,10 @@ def generate(
     return found
 
 
-def _held(model: CrystalVAE, compositions: Sequence[dict[int, int]]) -> Held:
+def _held(model: CrystalVAE, compositions: Sequence[dict[int, int]] | Held) -> Held:
     """Compositions as what decoding keeps; groups are still drawn."""
+    if isinstance(compositions, Held):
+        return compositions
     limits = model.config.decoder
     table = torch.zeros(len(compositions), 2, limits.max_elements + 1, dtype=torch.long)
     for row, composition in enumerate(compositions):
@@ -140,3 +144,56 @@ def _held(model: CrystalVAE, compositions: Sequence[dict[int, int]]) -> Held:
         composition_held=yes,
         group_held=~yes,
     )
+
+
+def required_compositions(
+    model: CrystalVAE,
+    z: Tensor,
+    num: int,
+    *,
+    beta: Tensor,
+    options: SamplingOptions,
+    constraints: Constraints,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Held]:
+    """Latents and compositions with all required elements.
+
+    Masks alone would favour what often comes before a required element, whether that
+    follows or not. So one composition is drawn for each z, and some are chosen by the
+    probability that the masks took away (sampling importance resampling: D. B. Rubin,
+    Bayesian Statistics 3, 395 (1988)).
+
+    Args:
+        model: the model.
+        z: latent vectors ``(B, D)``, some for each that is wanted.
+        num: how many are wanted.
+        beta: β of each ``(B,)``.
+        options: how to draw.
+        constraints: what must hold.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        Rows of z that were chosen ``(num,)``, and their compositions, for decoding to
+        keep.
+    """
+    drawn = Decoding(model, z, beta, options, constraints, generator)
+    drawn.compositions()
+    weight = drawn.log_weight.double().cpu()
+    rows = _weighted_choice(weight, num, generator).to(z.device)
+    yes = torch.ones(num, dtype=torch.bool, device=z.device)
+    return rows, Held(
+        element=drawn.element[rows],
+        count=drawn.count[rows],
+        number=torch.ones(num, dtype=torch.long, device=z.device),
+        composition_held=yes,
+        group_held=~yes,
+    )
+
+
+def _weighted_choice(
+    log_weight: Tensor, num: int, generator: torch.Generator | None
+) -> Tensor:
+    """Places ``(num,)``, drawn without putting back (the Gumbel top-k trick)."""
+    uniform = torch.rand(log_weight.shape, generator=generator, dtype=torch.double)
+    gumbel = -(-uniform.clamp(min=1e-300).log()).log()
+    return (log_weight + gumbel).topk(num).indices.sort().values

@@ -16,7 +16,6 @@ from crystalvae.nn.wyckoff import MAX_Z
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
-    from crystalvae.decoder import DecoderConfig
 
 
 MOST_BIAS = 50
@@ -135,71 +134,6 @@ class Refinement:
         """Which residuals are above the limit, or infinite."""
         limit = math.inf if self.limit is None else self.limit
         return (residual > limit) | residual.isinf()
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """What every crystal must obey, as masks on the choices."""
-
-    composition: dict[int, int] | None = None
-    """Atomic number → count in the primitive cell."""
-    elements: frozenset[int] | None = None
-    """Atomic numbers that may occur."""
-    space_groups: frozenset[int] | None = None
-    """Space-group numbers that may occur."""
-    min_atoms: int = 1
-    """Fewest atoms in the primitive cell."""
-    max_atoms: int | None = None
-    """Most atoms in the primitive cell."""
-
-    def allow(self, crystal: AsymmetricUnit) -> bool:
-        """Whether a crystal obeys them."""
-        size, composition = crystal.num_primitive_atoms, crystal.composition
-        return (
-            self.min_atoms <= size
-            and (self.max_atoms is None or size <= self.max_atoms)
-            and (self.elements is None or composition.keys() <= self.elements)
-            and (self.space_groups is None or crystal.number in self.space_groups)
-            and (self.composition is None or composition == self.composition)
-        )
-
-    def check(self, limits: DecoderConfig) -> None:
-        """Refuse what no crystal of a model could obey.
-
-        Args:
-            limits: the largest crystals of the model.
-
-        Raises:
-            ConfigError: the constraints contradict each other or the model.
-        """
-        most = self.max_atoms
-        if self.min_atoms < 1 or (most is not None and most < self.min_atoms):
-            raise ConfigError(f"no number of atoms is {self.min_atoms} to {most}")
-        if self.elements is not None and not self.elements:
-            raise ConfigError("no element is allowed")
-        groups = self.space_groups
-        if groups is not None and not groups <= frozenset(range(1, 231)):
-            raise ConfigError("space groups go from 1 to 230")
-        if groups is not None and not groups:
-            raise ConfigError("no space group is allowed")
-        if self.composition is None:
-            kinds = limits.max_elements
-            if self.elements is not None:
-                kinds = min(kinds, len(self.elements))
-            if self.min_atoms > kinds * limits.max_count:
-                raise ConfigError(
-                    f"{self.min_atoms} atoms are more than this model can emit of "
-                    f"{kinds} elements ({kinds * limits.max_count})"
-                )
-            return
-        limits.require(self.composition)
-        size = sum(self.composition.values())
-        if size < self.min_atoms or (most is not None and size > most):
-            raise ConfigError(
-                f"the composition has {size} atoms, and the number of atoms excludes it"
-            )
-        if self.elements is not None and not self.composition.keys() <= self.elements:
-            raise ConfigError("the composition has elements that are not allowed")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from crystalvae.generation.choose import choose, normal
-from crystalvae.generation.options import Constraints, Held, SamplingOptions
+from crystalvae.generation.constraints import Constraints
+from crystalvae.generation.options import Held, SamplingOptions
 from crystalvae.geometry.lattice import (
     bound_coords,
     complete_coords,
@@ -19,6 +20,10 @@ from crystalvae.symmetry.completion import can_complete
 
 if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
+
+
+LEAST_TEMPERATURE = 0.05
+"""At which probabilities are compared where choices are greedy."""
 
 
 class Decoding:
@@ -79,6 +84,7 @@ class Decoding:
         total = torch.zeros(self.size, dtype=torch.long, device=self.device)
         previous, elements, counts = total.clone(), [], []
         self.group_state = self.state.clone()
+        self.log_weight = torch.zeros(self.size, device=self.device)
         fixed = sorted((limits.composition or {}).items())
         slots = self.decoder._slots("composition", self.config.max_elements + 1)
         bias = self.options.bias_of_elements().to(self.device)
@@ -91,10 +97,14 @@ class Decoding:
                 if step:
                     logits[:, 0] += self.options.stop_bias
                 logits = self._limit_elements(logits, total, step)
-                element = self.draw("element", logits)
+                allowed = self._require_elements(logits, previous, total, step)
+                self._weigh("element", allowed, logits, ~done)
+                element = self.draw("element", allowed)
                 counts_of = head.count_logits(self.state, self.z, element)
                 logits = self._limit_counts(counts_of, logits, element, total, step)
-                count = self.draw("count", logits)
+                allowed = self._leave_room(logits, element, total)
+                self._weigh("count", allowed, logits, ~done & (element > 0))
+                count = self.draw("count", allowed)
             if self.held is not None:
                 keep = self.held.composition_held
                 element = torch.where(keep, self.held.element[:, step], element)
@@ -136,6 +146,49 @@ class Decoding:
             logits[:, 1:] = MASKED
             logits[:, 0] = 0.0
         return logits
+
+    def _later(self, after: Tensor) -> Tensor:
+        """Which required elements, ascending, come after given ones ``(B, R)``."""
+        required = torch.tensor(sorted(self.constraints.required), device=self.device)
+        return required > after[:, None]
+
+    def _require_elements(
+        self, logits: Tensor, previous: Tensor, total: Tensor, step: int
+    ) -> Tensor:
+        """Neither stop before nor go past an element that must still come."""
+        if not self.constraints.required:
+            return logits
+        later = self._later(previous)
+        missing = later.sum(1)
+        required = torch.tensor(sorted(self.constraints.required), device=self.device)
+        coming = torch.where(later, required, logits.shape[1]).amin(1)[:, None]
+        z = torch.arange(logits.shape[1], device=self.device)
+        banned = (z > coming) | ((z == 0) & (missing > 0)[:, None])
+        tight = missing >= self.config.max_elements - step
+        if self.constraints.max_atoms is not None:
+            tight |= missing >= self.constraints.max_atoms - total
+        banned |= (tight & (missing > 0))[:, None] & (z != coming)
+        logits = logits.masked_fill(banned, MASKED)
+        # what is required comes, however unlikely
+        lost = (logits.amax(1) <= MASKED / 2) & (missing > 0)
+        rows = lost.nonzero().squeeze(1)
+        logits[rows, coming[rows, 0]] = 0.0
+        return logits
+
+    def _leave_room(self, logits: Tensor, element: Tensor, total: Tensor) -> Tensor:
+        """Leave an atom for each required element that is still to come."""
+        if not self.constraints.required or self.constraints.max_atoms is None:
+            return logits
+        room = self.constraints.max_atoms - total - self._later(element).sum(1)
+        amount = torch.arange(logits.shape[1], device=self.device)
+        return logits.masked_fill(amount > room.clamp(min=1)[:, None], MASKED)
+
+    def _weigh(self, part: str, allowed: Tensor, free: Tensor, rows: Tensor) -> None:
+        """Note how much of the probability requirements left to a choice."""
+        if self.constraints.required:
+            cold = max(self.options.of(part), LEAST_TEMPERATURE)
+            kept = (allowed / cold).logsumexp(1) - (free / cold).logsumexp(1)
+            self.log_weight += kept.clamp(max=0).masked_fill(~rows, 0.0)
 
     def _limit_counts(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from crystalvae.crystal import reduced_formula
 from crystalvae.data.jobs import in_chunks, name_of, open_job, structure_jobs
 from crystalvae.data.readers import Entry
 from crystalvae.errors import CrystalVAEError, InvalidStructureError
@@ -53,15 +54,8 @@ def check_entry(entry: Entry, names: Sequence[str] = tuple(CHECKS)) -> Record:
     candidate = Candidate(
         entry.lattice, entry.frac_coords, entry.atomic_numbers, entry.declared_group
     )
-    formula = _formula(candidate.reduced_composition)
+    formula = reduced_formula(candidate.reduced_composition)
     return Record(entry.material_id, formula, run_checks(candidate, names))
-
-
-def _formula(composition: dict[int, int]) -> str:
-    from pymatgen.core import Composition, Element
-
-    counts = {Element.from_Z(z): n for z, n in composition.items()}
-    return Composition(counts).reduced_formula
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def test_substitutes_train_beside_the_crystals(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["sample", "nothing", "-o", "{tmp}/a"], "no model 'nothing'"),
-        (["sample", "{model}", "-n", "0", "-o", "{tmp}/a"], "-n must be"),
+        (["sample", "{model}", "-n", "0", "-o", "{tmp}/a"], "must be at least 1"),
         (["sample", "{model}", "-o", "{tmp}"], "not empty"),
         (["sample", "{model}", "-o", "{tmp}/a", "--elements", "Qq"], "no element"),
         (["sample", "{model}", "-o", "{tmp}/a", "--space-group", "400"], "230"),

@@ -321,6 +321,48 @@ def test_centring_multiplies_atoms_in_p1_too(tmp_path, name, count):
     assert len(entry.atomic_numbers) == count
 
 
+@pytest.mark.parametrize("line", CENTRED.splitlines()[1:7])
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_a_cell_that_is_not_given_is_not_made_up(tmp_path, line, change):
+    tag = line.split()[0]
+    new = "" if change == "missing" else f"{tag} ?"
+    (tmp_path / "a.cif").write_text(CENTRED.format(name="P 1").replace(line, new))
+    (entry,) = read_structures(tmp_path / "a.cif")
+    assert tag in entry.error
+
+
+def test_an_unknown_group_is_not_taken_for_p1(tmp_path):
+    path = tmp_path / "a.cif"
+    path.write_text(CENTRED.format(name="P 42/m m n"))
+    (entry,) = read_structures(path)
+    assert "P 42/m m n" in entry.error
+    operations = "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'-x,-y,-z'\n"
+    path.write_text(CENTRED.format(name="P 42/m m n") + operations)
+    (entry,) = read_structures(path)
+    assert entry.error is None
+    assert len(entry.atomic_numbers) == 3
+    path.write_text(CENTRED.format(name="?"))
+    (entry,) = read_structures(path)
+    assert len(entry.atomic_numbers) == 2
+
+
+@pytest.mark.parametrize(("letter", "count"), [("Z", 32), ("S", 16)])
+def test_symbols_of_the_icsd_are_understood(tmp_path, letter, count):
+    text = CENTRED.format(name=f"F d -3 m {letter}")
+    for axis in "abc":
+        text = text.replace(f"_cell_length_{axis} {'678'['abc'.index(axis)]}", "")
+    cell = "".join(f"_cell_length_{axis} 8\n" for axis in "abc")
+    text = text.replace("data_x", f"data_x\n{cell}").replace(
+        "0.3 0.2 0.1", "0.5 0.5 0.5"
+    )
+    (tmp_path / "a.cif").write_text(text)
+    (entry,) = read_structures(tmp_path / "a.cif")
+    assert entry.error is None
+    assert entry.declared_group == 227
+    # 0, 0, 0 is 16c in origin choice 2 and 8a in choice 1; 1/2, 1/2, 1/2 is 16d and 8b
+    assert len(entry.atomic_numbers) == count
+
+
 def test_whole_numbers_of_extxyz_are_numbers(tmp_path):
     frames = [atoms_of("nacl") for _ in range(3)]
     for frame, gap in zip(frames, (0, 1.5, -2)):

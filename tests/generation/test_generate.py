@@ -5,6 +5,8 @@ import torch
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions, generate
 from crystalvae.generation.choose import choose
+from crystalvae.generation.decode import _weighted_choice
+from crystalvae.generation.prefix import Decoding
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.distance import check_distance
 from crystalvae.symmetry.tables import symmetry_tables
@@ -187,3 +189,101 @@ def test_constraints_allow_what_obeys_them(crystals):
         assert not constraints.allow(salt)
     assert not Constraints(max_atoms=5).allow(rutile)
     assert Constraints().allow(salt)
+
+
+@pytest.mark.parametrize("required", [{8}, {3, 8}, {1, 26, 92}])
+def test_required_elements_occur(tiny_model, required):
+    limits = Constraints(required=frozenset(required), max_atoms=12)
+    for seed in (0, 1):
+        found = draw(tiny_model, constraints=limits, seed=seed)
+        crystals = [c for c in found.crystals() if c is not None]
+        assert len(crystals) > 30
+        for crystal in crystals:
+            assert required <= crystal.composition.keys()
+            assert crystal.num_primitive_atoms <= 12
+            assert limits.allow(crystal)
+    assert not Constraints(required=frozenset({79})).allow(crystals[0]) or (
+        79 in crystals[0].composition
+    )
+
+
+def test_the_tightest_requirement_is_met(tiny_model):
+    only = frozenset({11, 17})
+    limits = Constraints(elements=only, required=only, max_atoms=2)
+    for crystal in draw(tiny_model, 12, constraints=limits).crystals():
+        assert crystal is None or crystal.composition == {11: 1, 17: 1}
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"elements": {1, 2}, "required": {3}},
+        {"composition": {11: 1, 17: 1}, "required": {3}},
+        {"max_atoms": 1, "required": {3, 8}},
+        {"required": set(range(1, 40))},
+    ],
+)
+def test_requirements_that_cannot_be_met_are_refused(tiny_model, limits):
+    limits = {k: frozenset(v) if isinstance(v, set) else v for k, v in limits.items()}
+    with pytest.raises(ConfigError, match=r"required|is not allowed"):
+        draw(tiny_model, 2, constraints=Constraints(**limits))
+
+
+def test_weights_give_back_what_masks_took(tiny_model):
+    """Weighted, masked draws are those of all draws that have the element."""
+    zinc = 30
+    need = Constraints(required=frozenset({zinc}), max_atoms=8)
+    generator = torch.Generator().manual_seed(0)
+
+    def compositions(limits, count):
+        z = torch.zeros(count, tiny_model.config.latent.dim)
+        beta = tiny_model.beta_tensor(None, count)
+        hot = SamplingOptions(temperature=1.0)
+        run = Decoding(tiny_model, z, beta, hot, limits, generator)
+        run.compositions()
+        return run
+
+    free = compositions(Constraints(max_atoms=8), 40_000)
+    has = (free.element == zinc).any(1)
+    masked = compositions(need, 8000)
+    weight = masked.log_weight.double().exp()
+    assert float(weight.mean()) == pytest.approx(float(has.float().mean()), rel=0.2)
+    first = masked.element[:, 0] == zinc
+    expected = float((free.element[has, 0] == zinc).float().mean())
+    assert float((weight * first).sum() / weight.sum()) == pytest.approx(
+        expected, abs=0.1
+    )
+    assert float(first.float().mean()) < expected / 2
+    chosen = _weighted_choice(masked.log_weight.double(), 100, generator)
+    assert len(set(chosen.tolist())) == 100
+    assert float(first[chosen].float().mean()) > 2 * float(first.float().mean())
+
+
+def test_a_group_that_cannot_hold_a_composition_is_named(tiny_model):
+    limits = Constraints(composition={11: 1, 17: 1}, space_groups=frozenset({62}))
+    with pytest.raises(ConfigError, match="4 times the formula"):
+        draw(tiny_model, 2, constraints=limits)
+    more = Constraints(composition={11: 4, 17: 4}, space_groups=frozenset({62}))
+    assert any(c is not None for c in draw(tiny_model, 4, constraints=more).crystals())
+
+
+def test_constraints_from_symbols():
+    made = Constraints.of(
+        elements="Li,Fe-O",
+        require=["Li"],
+        composition="Li2FeO2",
+        space_groups=62,
+        num_atoms=(2, 9),
+    )
+    assert made == Constraints(
+        {3: 2, 26: 1, 8: 2},
+        frozenset({3, 26, 8}),
+        frozenset({62}),
+        2,
+        9,
+        frozenset({3}),
+    )
+    assert Constraints.of() == Constraints()
+    for wrong in ({"require": ["Xy"]}, {"composition": "Xy3"}, {"elements": "D3"}):
+        with pytest.raises(ConfigError, match="no element symbol"):
+            Constraints.of(**wrong)

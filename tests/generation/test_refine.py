@@ -197,6 +197,7 @@ def test_no_descent_makes_a_crystal_worse(model):
 
 
 def test_repeats_expect_their_own_noise(model):
+    apart(model)
     hot = Refinement(passes=2, noise=0.2, limit=0.5, repeats=1)
     changes = ({"repeat_noise": 1.0}, {"repeat_strain": 0.2})
     plain = draw(model, hot, ONCE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,18 @@ import numpy as np
 from crystalvae.data.readers.base import _DISORDERED, NO_ELEMENT, Entry, checked
 
 NO_SITES = "it lists no atom sites"
+CELL = (
+    *(f"_cell_length_{axis}" for axis in "abc"),
+    *(f"_cell_angle_{name}" for name in ("alpha", "beta", "gamma")),
+)
+"""Without these gemmi takes a cube of 1 Å."""
+OPERATIONS = (
+    "_symmetry_equiv_pos_as_xyz",
+    "_space_group_symop_operation_xyz",
+    "_space_group_symop.operation_xyz",
+)
+ICSD = {"S": "1", "Z": "2", "H": "H", "R": "R"}
+"""Letters with which the ICSD ends symbols, and gemmi's names of the settings."""
 
 
 def parse_cif(
@@ -31,15 +44,27 @@ def parse_cif(
         block = holding[0] if holding else document.sole_block()
         small = gemmi.make_small_structure_from_block(block)
     except Exception as error:
-        return _parse_slowly(text, material_id, source, properties, str(error))
+        return _parse_slowly(
+            text, material_id, source, properties, str(error), explained=True
+        )
     if not len(small.sites):
         return _parse_slowly(text, material_id, source, properties, NO_SITES)
+    for tag in CELL:
+        if not math.isfinite(gemmi.cif.as_number(block.find_value(tag) or "?")):
+            error = f"{tag} is missing or no number; add it to the file"
+            return Entry(material_id, source, error=error)
     if min(small.cell.parameters) <= 0:
         error = "its cell has a length or an angle that is not positive"
         return Entry(material_id, source, error=error)
     if any(site.occ < 0.999 or site.disorder_group for site in small.sites):
         return Entry(material_id, source, error=_DISORDERED)
     if small.spacegroup is None:
+        _take_icsd_setting(small)
+    if small.spacegroup is None:
+        symbol = small.spacegroup_hm.strip(" ?.")
+        if symbol and not any(block.find_loop(tag) for tag in OPERATIONS):
+            error = f"its space group {symbol!r} is unknown and it lists no operations"
+            return Entry(material_id, source, error=f"{error}; correct the symbol")
         return _parse_slowly(text, material_id, source, properties, "no space group")
     sites = small.get_all_unit_cell_sites()
     if any(site.element.name == "X" for site in sites):
@@ -53,8 +78,22 @@ def parse_cif(
     return entry
 
 
+def _take_icsd_setting(small: gemmi.SmallStructure) -> None:
+    """Understand symbols that end with the ICSD's letter for a setting."""
+    symbol, _, letter = small.spacegroup_hm.strip().rpartition(" ")
+    found = gemmi.find_spacegroup_by_name(f"{symbol}:{ICSD.get(letter, letter)}")
+    if symbol and letter in ICSD and found is not None:
+        small.spacegroup = found
+        small.setup_cell_images()
+
+
 def _parse_slowly(
-    text: str, material_id: str, source: str, properties: dict, reason: str
+    text: str,
+    material_id: str,
+    source: str,
+    properties: dict,
+    reason: str,
+    explained: bool = False,
 ) -> Entry:
     from pymatgen.io.cif import CifParser
 
@@ -63,7 +102,7 @@ def _parse_slowly(
             warnings.simplefilter("ignore")
             structures = CifParser.from_str(text).parse_structures(primitive=False)
     except Exception as error:
-        cause = reason if reason == NO_SITES else str(error or reason)
+        cause = reason if explained or reason == NO_SITES else str(error or reason)
         first = cause.strip().splitlines()
         detail = first[0][:160] if first else type(error).__name__
         return Entry(

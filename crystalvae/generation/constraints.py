@@ -1,0 +1,198 @@
+"""What every generated crystal must obey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ase.data import atomic_numbers
+
+from crystalvae.errors import ConfigError
+from crystalvae.symmetry.completion import can_complete
+from crystalvae.symmetry.tables import symmetry_tables
+
+if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.decoder import DecoderConfig
+
+MOST_UNITS = 13
+"""Numbers of formula units below this are tried."""
+
+
+def parse_element(symbol: str) -> int:
+    """Atomic number of an element symbol.
+
+    Raises:
+        ConfigError: there is no such element.
+    """
+    if symbol not in atomic_numbers or symbol == "X":
+        raise ConfigError(f"{symbol!r} is no element symbol")
+    return atomic_numbers[symbol]
+
+
+def parse_elements(symbols: Iterable[str]) -> frozenset[int]:
+    """Atomic numbers of symbols, or of a text with commas or hyphens between them.
+
+    Raises:
+        ConfigError: one of them is no element.
+    """
+    if isinstance(symbols, str):
+        symbols = symbols.replace("-", ",").split(",")
+    return frozenset(parse_element(symbol.strip()) for symbol in symbols)
+
+
+def parse_formula(text: str, what: str = "formula") -> dict[int, int]:
+    """Atomic number → count of a formula, as it is written.
+
+    Args:
+        text: what the user gave.
+        what: name of the option.
+
+    Raises:
+        ConfigError: it is no formula, or not integral.
+    """
+    from pymatgen.core import Composition
+
+    try:
+        counts = Composition(text).as_dict()
+    except ValueError as error:
+        raise ConfigError(f"{what} {text!r}: {error}") from error
+    if not counts or any(n != int(n) for n in counts.values()):
+        raise ConfigError(f"{what} {text!r} is not integral")
+    return {parse_element(_bare(symbol)): int(n) for symbol, n in counts.items()}
+
+
+def _bare(symbol: str) -> str:
+    """A symbol without the charge that pymatgen gives what it does not know."""
+    return symbol.rstrip("0123456789+-")
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What every crystal must obey, as masks on the choices."""
+
+    composition: dict[int, int] | None = None
+    """Atomic number → count in the primitive cell."""
+    elements: frozenset[int] | None = None
+    """Atomic numbers that may occur."""
+    space_groups: frozenset[int] | None = None
+    """Space-group numbers that may occur."""
+    min_atoms: int = 1
+    """Fewest atoms in the primitive cell."""
+    max_atoms: int | None = None
+    """Most atoms in the primitive cell."""
+    required: frozenset[int] = frozenset()
+    """Atomic numbers that must occur."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        elements: Iterable[str] | None = None,
+        require: Iterable[str] = (),
+        composition: str | None = None,
+        space_groups: Iterable[int] | int | None = None,
+        num_atoms: int | tuple[int, int] | None = None,
+    ) -> Constraints:
+        """From symbols and a formula.
+
+        Args:
+            elements: symbols of those that may occur; None is all.
+            require: symbols of those that must occur.
+            composition: all atoms of the primitive cell, such as ``Li4Fe4P4O16``.
+            space_groups: numbers of those that may occur; None is all.
+            num_atoms: in the primitive cell, or the fewest and the most.
+
+        Raises:
+            ConfigError: a symbol or the formula cannot be understood.
+        """
+        if isinstance(num_atoms, int):
+            num_atoms = (num_atoms, num_atoms)
+        low, high = num_atoms or (1, None)
+        if isinstance(space_groups, int):
+            space_groups = [space_groups]
+        return cls(
+            composition=None if composition is None else parse_formula(composition),
+            elements=None if elements is None else parse_elements(elements),
+            space_groups=None if space_groups is None else frozenset(space_groups),
+            min_atoms=low,
+            max_atoms=high,
+            required=parse_elements(require),
+        )
+
+    def allow(self, crystal: AsymmetricUnit) -> bool:
+        """Whether a crystal obeys them."""
+        size, composition = crystal.num_primitive_atoms, crystal.composition
+        return (
+            self.min_atoms <= size
+            and (self.max_atoms is None or size <= self.max_atoms)
+            and (self.elements is None or composition.keys() <= self.elements)
+            and (self.space_groups is None or crystal.number in self.space_groups)
+            and (self.composition is None or composition == self.composition)
+            and self.required <= composition.keys()
+        )
+
+    def check(self, limits: DecoderConfig) -> None:
+        """Refuse what no crystal of a model could obey.
+
+        Args:
+            limits: the largest crystals of the model.
+
+        Raises:
+            ConfigError: the constraints contradict each other or the model.
+        """
+        most = self.max_atoms
+        if self.min_atoms < 1 or (most is not None and most < self.min_atoms):
+            raise ConfigError(f"no number of atoms is {self.min_atoms} to {most}")
+        if self.elements is not None and not self.elements:
+            raise ConfigError("no element is allowed")
+        groups = self.space_groups
+        if groups is not None and not groups <= frozenset(range(1, 231)):
+            raise ConfigError("space groups go from 1 to 230")
+        if groups is not None and not groups:
+            raise ConfigError("no space group is allowed")
+        wanted = len(self.required)
+        if wanted > limits.max_elements or (most is not None and wanted > most):
+            raise ConfigError(f"{wanted} elements are required, and fewer fit")
+        for allowed in (self.elements, self.composition):
+            if allowed is not None and not self.required <= set(allowed):
+                raise ConfigError("an element that is required is not allowed")
+        if self.composition is None:
+            kinds = limits.max_elements
+            if self.elements is not None:
+                kinds = min(kinds, len(self.elements))
+            if self.min_atoms > kinds * limits.max_count:
+                raise ConfigError(
+                    f"{self.min_atoms} atoms are more than this model can emit of "
+                    f"{kinds} elements ({kinds * limits.max_count})"
+                )
+            return
+        limits.require(self.composition)
+        size = sum(self.composition.values())
+        if size < self.min_atoms or (most is not None and size > most):
+            raise ConfigError(
+                f"the composition has {size} atoms, and the number of atoms excludes it"
+            )
+        if self.elements is not None and not self.composition.keys() <= self.elements:
+            raise ConfigError("the composition has elements that are not allowed")
+        if groups is not None and not self._fills(1):
+            units = next((n for n in range(2, MOST_UNITS) if self._fills(n)), None)
+            remedy = "give other groups"
+            if units is not None:
+                remedy = f"{units} times the formula can, for example"
+            raise ConfigError(
+                "in no space group asked for can the primitive cell hold this "
+                f"composition; {remedy}"
+            )
+
+    def _fills(self, units: int) -> bool:
+        """Whether a group has positions for so many times the composition."""
+        counts = [n for _, n in sorted((self.composition or {}).items())]
+        centring = symmetry_tables().centring
+        return any(
+            can_complete(
+                group, -1, 0, tuple(units * n * int(centring[group]) for n in counts)
+            )
+            for group in self.space_groups or ()
+        )
