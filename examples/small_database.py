@@ -9,6 +9,7 @@ space group of the database, and how many of its held-out crystals are reconstru
 """
 
 import argparse
+import math
 import random
 import shutil
 import time
@@ -24,6 +25,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent / "runs" / "small"
 FAMILIES = ("perovskite", "spinel")
 SIZE = 300
+LEAST = 10
+"""Files that are worth a training."""
+STEPS, EPOCHS, BATCH = 160, 20, 64
+"""Fewest steps and passes, and crystals a step (of small_database.toml)."""
 
 
 def stand_in(folder: Path) -> None:
@@ -74,19 +79,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cifs", type=Path, help="folder of your own CIF files")
     args = parser.parse_args()
-    shutil.rmtree(ROOT, ignore_errors=True)
     cifs = args.cifs
+    if cifs is not None and len(list(cifs.glob("*.cif"))) < LEAST:
+        parser.error(f"{cifs} holds fewer than {LEAST} files *.cif")
+    if ROOT.exists():
+        parser.error(f"{ROOT} holds an earlier run; move it away or delete it")
     if cifs is None:
         cifs = ROOT / "cifs"
         stand_in(cifs)
     for folder in split(cifs):
         output = ROOT / folder.name.removesuffix("_cifs")
-        crystalvae(["prepare", str(folder), "-o", str(output)])
+        if crystalvae(["prepare", str(folder), "-o", str(output)]):
+            parser.exit(1)
     train, held_out = (list(PackedDataset(ROOT / part)) for part in ("train", "val"))
     judge("before", CrystalVAE.from_pretrained("mp_20"), train, held_out)
     began = time.perf_counter()
     config = HERE / "small_database.toml"
-    crystalvae(["train", str(config), "-o", str(ROOT / "model")])
+    epochs = max(EPOCHS, math.ceil(STEPS / max(1, len(train) // BATCH)))
+    asked = ["--set", f"training.epochs={epochs}"]
+    if crystalvae(["train", str(config), "-o", str(ROOT / "model"), *asked]):
+        parser.exit(1)
     print(f"fine-tuned in {(time.perf_counter() - began) / 60:.1f} minutes")
     model = CrystalVAE.from_pretrained(ROOT / "model" / "best")
     judge("after", model, train, held_out)

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         model,
         element_shares(crystal.composition for crystal in crystals),
         beta=how["beta"],
-        options=sampling_options(how),
+        options=sampling_options(model, how),
         match=args.match,
         rounds=args.rounds,
         num=args.n,

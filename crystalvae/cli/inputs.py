@@ -72,9 +72,10 @@ def encodable_inputs(
         )
     if refused:
         name, reason = next(iter(refused.items()))
+        more = "; summary.json has all reasons" if len(refused) > 1 else ""
         logger.warning(
             f"{len(refused)} of {len(found) + len(unusable)} structures are left out "
-            f"({name}: {reason})"
+            f"({name}: {reason}{more})"
         )
     return names, crystals, refused
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from crystalvae.design.optimize import Goal
     from crystalvae.design.properties import PropertyModel
     from crystalvae.model import CrystalVAE
+
+
+logger = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -121,6 +126,13 @@ def run(args: argparse.Namespace) -> int:
         starts = best_known(model, dataset, values, goal, args.parents, constraints)
     else:
         _, starts, refused = encodable_inputs(model, args.start)
+    known = [value for value in values.tolist() if math.isfinite(value)]
+    low, high = min(known, default=-math.inf), max(known, default=math.inf)
+    if args.target is not None and not low <= args.target <= high:
+        logger.warning(
+            f"the target {args.target:g} lies outside what {args.dataset} has "
+            f"({args.property} from {low:.4g} to {high:.4g}); is it in the same unit?"
+        )
     began = time.perf_counter()
     regression, learned, chosen = _learn(args, model, dataset, values, goal)
     disable = None if args.progress else True

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from crystalvae.design.sample import workers_for
+from crystalvae.design.batches import workers_for
 from crystalvae.errors import ConfigError
 from crystalvae.parallel import ordered_map
 from crystalvae.refinement.score import residuals

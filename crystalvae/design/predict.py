@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from crystalvae.design.batches import workers_for
 from crystalvae.design.ranking import most_drawn
-from crystalvae.design.sample import workers_for
 from crystalvae.design.settings import refinement_of
 from crystalvae.generation import (
     Constraints,

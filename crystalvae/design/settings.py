@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from crystalvae.config import from_dict
+from crystalvae.design.familiar import unseen_elements
 from crystalvae.generation import Refinement, SamplingOptions
+from crystalvae.generation.options import MOST_BIAS
 
 if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
@@ -61,15 +63,23 @@ def sampling_defaults(
     }
 
 
-def sampling_options(how: dict[str, Any], **others: Any) -> SamplingOptions:
+def sampling_options(
+    model: CrystalVAE, how: dict[str, Any], **others: Any
+) -> SamplingOptions:
     """The part of :func:`sampling_defaults` that is said of every choice.
 
+    Elements that the model never saw are not chosen, unless there is no other.
+
     Args:
+        model: the model.
         how: what that function returns.
         **others: further fields.
     """
     names = ("temperature", "part_temperature", "stop_bias", "element_bias")
-    return SamplingOptions(**{name: how[name] for name in names}, **others)
+    asked = {name: how[name] for name in names}
+    unseen = dict.fromkeys(unseen_elements(model), -float(MOST_BIAS))
+    asked["element_bias"] = unseen | how["element_bias"]
+    return SamplingOptions(**asked, **others)
 
 
 def refinement_of(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from crystalvae.batch import CrystalStore
@@ -47,6 +48,18 @@ class Crystals:
         """The same with crystals and labels on a device."""
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, store=self.store.to(device), labels=labels)
+
+    def extent(self) -> dict[str, int | list[str]]:
+        """Atoms of the largest primitive cell, ``max_atoms``, and all ``elements``."""
+        owner = torch.repeat_interleave(self.store.comp_offset.diff().cpu())
+        counts = self.store.comps["comp_count"].cpu()
+        atoms = torch.zeros(len(self.store), dtype=torch.long)
+        atoms.index_add_(0, owner, counts)
+        seen = self.store.comps["comp_element"].unique().tolist()
+        return {
+            "max_atoms": int(atoms.max()),
+            "elements": [chemical_symbols[z] for z in seen],
+        }
 
     def rows(self, seed: int, epoch: int) -> np.ndarray:
         """Crystals that an epoch meets, as many in every epoch, not shuffled.

@@ -30,7 +30,7 @@ from crystalvae.training.checkpoint import (
 from crystalvae.training.config import Source
 from crystalvae.training.data import Crystals, epoch_batches, load_sources
 from crystalvae.training.rows import append_row, truncate_rows
-from crystalvae.training.schedule import rate_at
+from crystalvae.training.schedule import rate_at, warn_if_short
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +178,7 @@ class NetworkTrainer(ABC):
         truncate_rows(self.output / "metrics.csv", self.step)
         per_epoch = len(self._batches(0))
         total = per_epoch * options.epochs
+        warn_if_short(total, options)
         began = time.perf_counter() - self.seconds
         with tqdm(
             total=total,

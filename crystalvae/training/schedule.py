@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from crystalvae.latent import LatentConfig
 from crystalvae.training.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from crystalvae.training.network import NetworkTraining
@@ -21,6 +24,15 @@ def rate_at(step: int, total: int, options: TrainingConfig | NetworkTraining) ->
     wave = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
     share = options.final_share + (1 - options.final_share) * wave
     return options.learning_rate * warm * share
+
+
+def warn_if_short(total: int, options: TrainingConfig | NetworkTraining) -> None:
+    """Say so where a run ends before its learning rate has done its work."""
+    if total < 4 * options.warmup_steps:
+        logger.warning(
+            f"the run has {total} steps, {min(total, options.warmup_steps)} of them in "
+            "the warm-up; raise training.epochs or lower training.warmup_steps"
+        )
 
 
 def draw_beta(

@@ -34,7 +34,7 @@ from crystalvae.training.checkpoint import (
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_sources
 from crystalvae.training.rows import append_row, truncate_rows
-from crystalvae.training.schedule import draw_beta, rate_at
+from crystalvae.training.schedule import draw_beta, rate_at, warn_if_short
 from crystalvae.training.start import start_from
 from crystalvae.training.validation import validate
 
@@ -205,6 +205,7 @@ class Trainer:
         world = self.fabric.world_size
         per_epoch = len(self._batches(0))
         total = per_epoch * options.epochs
+        warn_if_short(total, options)
         bar = tqdm(
             total=total,
             initial=self.progress.step,
@@ -306,6 +307,7 @@ class Trainer:
                 "minutes": row["minutes"],
                 "validation": report,
                 "parts": list(PARTS),
+                "trained_on": self.crystals.extent(),
                 "run": dataclasses.asdict(self.config),
             }
             if self.source is not None:

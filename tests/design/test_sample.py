@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from crystalvae.design.sample import (
-    batch_size_for,
-    draw_checked,
-    draws,
-    raw_draws,
-    workers_for,
-)
+from crystalvae.design.batches import batch_size_for, workers_for
+from crystalvae.design.sample import draw_checked, draws, raw_draws
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.generation import Constraints
 from crystalvae.screening.base import CheckResult
+from crystalvae.stability.score import StabilityEstimate
+from tests.stability.test_network import tiny_network
 
 
 def test_what_was_found_is_kept_when_it_is_too_little(tiny_model, caplog):
@@ -105,14 +102,14 @@ def test_batches_are_even_in_number_and_not_too_large(num):
 
 
 def test_who_may_not_start_processes_draws_alone(tiny_model, monkeypatch):
-    monkeypatch.setattr("crystalvae.design.sample.num_cores", lambda: 4)
+    monkeypatch.setattr("crystalvae.design.batches.num_cores", lambda: 4)
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     assert workers_for(tiny_model, 1000, 100) == 4
     assert workers_for(tiny_model, 150, 100) == 2
     assert workers_for(tiny_model, 1000, 100, asked=6) == 6
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     assert workers_for(tiny_model, 1000, 100) == 2
-    monkeypatch.setattr("crystalvae.design.sample.forks", lambda: False)
+    monkeypatch.setattr("crystalvae.design.batches.forks", lambda: False)
     assert workers_for(tiny_model, 1000, 100) == 1
     assert workers_for(tiny_model, 1000, 100, asked=2) == 2
     assert workers_for(tiny_model, 100_000, 100) == 2
@@ -120,3 +117,35 @@ def test_who_may_not_start_processes_draws_alone(tiny_model, monkeypatch):
     assert workers_for(gpu, 100_000, 100, asked=4) == 1
     with ProcessPoolExecutor(1, get_context("spawn"), become_a_daemon) as pool:
         assert pool.submit(workers_in, 100_000, 100, 4).result() == 1
+
+
+def likely(probability_of):
+    """A stability network that gives crystals what a function says."""
+
+    def estimates(network, crystals, *_):
+        return [StabilityEstimate(0.0, probability_of(c)) for c in crystals]
+
+    return estimates
+
+
+def test_what_is_unlikely_to_be_stable_falls(tiny_model, monkeypatch):
+    tiny_model.stability = tiny_network()
+    monkeypatch.setattr(
+        "crystalvae.design.batches.stability_estimates",
+        likely(lambda crystal: 0.9 if crystal.number <= 100 else 0.2),
+    )
+    options = {"constraints": Constraints(max_atoms=6), "num_workers": 1}
+    kept, report = draw_checked(tiny_model, 12, likely_stable=0.5, **options)
+    assert len(kept) == 12
+    assert all(item.crystal.number <= 100 for item in kept)
+    assert all(item.results["likely_stable"].value == 0.9 for item in kept)
+    assert report.fallen["likely_stable"] > 0
+    assert report.draws == 12 + sum(report.fallen.values())
+    plain, _ = draw_checked(tiny_model, 12, **options)
+    assert any(item.crystal.number > 100 for item in plain)
+    assert "likely_stable" not in plain[0].results
+
+
+def test_stability_needs_its_network(tiny_model):
+    with pytest.raises(ConfigError, match="train-stability"):
+        draw_checked(tiny_model, 3, likely_stable=0.5)

@@ -1,0 +1,62 @@
+"""What a model was trained on, and what is asked beyond that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ase.data import atomic_numbers, chemical_symbols
+
+if TYPE_CHECKING:
+    from crystalvae.generation import Constraints
+    from crystalvae.model import CrystalVAE
+
+TRAINED_ON = "trained_on"
+"""Key of a card: ``max_atoms`` in the primitive cell, and the symbols ``elements``."""
+
+
+def unseen_elements(model: CrystalVAE) -> list[str]:
+    """Symbols that no training crystal had; none where the card does not say."""
+    seen = model.card.get(TRAINED_ON, {}).get("elements")
+    if not seen:
+        return []
+    return [symbol for symbol in chemical_symbols[1:] if symbol not in set(seen)]
+
+
+def beyond_training(
+    model: CrystalVAE,
+    constraints: Constraints | None = None,
+    compositions: Iterable[dict[int, int]] = (),
+) -> str | None:
+    """A sentence on what a model never saw of what is asked; None where it saw all.
+
+    Args:
+        model: the model.
+        constraints: what crystals must obey.
+        compositions: atomic number → count in the primitive cell, of those asked for.
+    """
+    compositions, sizes, wanted = list(compositions), [1], set()
+    if constraints is not None:
+        if constraints.composition is not None:
+            compositions.append(constraints.composition)
+        sizes.append(constraints.min_atoms)
+        wanted |= constraints.required
+        unseen = {atomic_numbers[symbol] for symbol in unseen_elements(model)}
+        if constraints.elements is not None and constraints.elements <= unseen:
+            wanted |= constraints.elements
+    for composition in compositions:
+        sizes.append(sum(composition.values()))
+        wanted |= composition.keys()
+    missing = [s for s in unseen_elements(model) if atomic_numbers[s] in wanted]
+    most = model.card.get(TRAINED_ON, {}).get("max_atoms")
+    faults = []
+    if missing:
+        faults.append(f"of no crystal with {', '.join(missing)}")
+    if most is not None and max(sizes) > most:
+        faults.append(f"of crystals of at most {most} atoms, not {max(sizes)}")
+    if not faults:
+        return None
+    return (
+        f"this model learned {' and '.join(faults)} in the primitive cell; what it "
+        "makes of that is a guess"
+    )
