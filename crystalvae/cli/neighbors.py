@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         distortions=args.distortions,
         seed=args.seed,
         refine=args.refine,
+        likely_stable=args.likely_stable,
         constraints=constraints,
         progress=args.progress,
         num_workers=args.workers,

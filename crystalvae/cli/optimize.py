@@ -151,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
             temperature=args.temperature,
             seed=args.seed,
             refine=args.refine,
+            likely_stable=args.likely_stable,
             constraints=constraints,
             num_workers=args.workers,
             advance=bar.update,

@@ -168,6 +168,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperature", type=number, default=1.0, help="of every choice (%(default)s)"
     )
+    add_likely_stable_option(parser)
     add_refine_option(parser)
 
 
@@ -181,8 +182,20 @@ def search_settings(args: argparse.Namespace, model: CrystalVAE) -> dict[str, An
         "beta": default_beta(model) if args.beta is None else args.beta,
         "spread": args.spread,
         "temperature": args.temperature,
+        "likely_stable": args.likely_stable,
         "refine": asdict(refinement_of(model, args.refine, purpose="design")),
     }
+
+
+def add_likely_stable_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--likely-stable``."""
+    parser.add_argument(
+        "--likely-stable",
+        type=share,
+        metavar="P",
+        help="keep only crystals that are at most 0.1 eV/atom above the hull with at "
+        "least this probability, as the model's stability network estimates it",
+    )
 
 
 def add_refine_option(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from crystalvae.cli.constraints import (
 )
 from crystalvae.cli.options import (
     add_draw_options,
+    add_likely_stable_option,
     add_machine_options,
     draw_options,
     share,
@@ -34,13 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action="store_true",
         help="write every one of the first N draws that is complete, checked or not",
     )
-    parser.add_argument(
-        "--likely-stable",
-        type=share,
-        metavar="P",
-        help="keep only crystals that are at most 0.1 eV/atom above the hull with at "
-        "least this probability, as the model's stability network estimates it",
-    )
+    add_likely_stable_option(parser)
     parser.add_argument(
         "--top-p", type=share, default=1.0, help="nucleus, 0 to 1 (%(default)s)"
     )

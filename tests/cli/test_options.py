@@ -29,7 +29,7 @@ def test_settings_of_refinement():
     with pytest.raises(argparse.ArgumentTypeError, match="twice"):
         refine_settings("passes=3,passes=0")
     for wrong in ("passes", "passes=many", ""):
-        with pytest.raises(argparse.ArgumentTypeError, match="NAME=VALUE|no number"):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"NAME=VALUE|no number"):
             refine_settings(wrong)
 
 
