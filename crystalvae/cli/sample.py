@@ -37,6 +37,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_likely_stable_option(parser)
     parser.add_argument(
+        "--unlisted",
+        metavar="DATA",
+        help="leave out what is in this data set, as it is or distorted",
+    )
+    parser.add_argument(
         "--top-p", type=share, default=1.0, help="nucleus, 0 to 1 (%(default)s)"
     )
     add_constraint_options(parser)
@@ -48,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     import time
     from collections import Counter
 
+    from crystalvae.data.load import open_known
+    from crystalvae.design.alike import Listed
     from crystalvae.design.estimates import estimate_columns
     from crystalvae.design.output import (
         describe,
@@ -58,9 +65,13 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.design.sample import draw_checked
     from crystalvae.design.settings import sampling_defaults
     from crystalvae.model import CrystalVAE
+    from crystalvae.screening.uniqueness import ReferenceIndex
 
     constraints = parse_constraints(args)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    known = None
+    if args.unlisted is not None:
+        known = Listed(ReferenceIndex(open_known(args.unlisted)))
     directory = open_directory(args.output)
     began = time.perf_counter()
     kept, report = draw_checked(
@@ -73,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         **draw_options(args),
         top_p=args.top_p,
         likely_stable=args.likely_stable,
+        known=known,
         prior=args.prior,
         constraints=constraints,
     )
@@ -102,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         | ({"prior": args.prior} if args.prior else {}),
         "top_p": args.top_p,
         "likely_stable": args.likely_stable,
+        "unlisted": args.unlisted,
         **sampling_defaults(model, **draw_options(args)),
         "written": len(kept),
         "draws": report.draws,
@@ -109,8 +122,9 @@ def run(args: argparse.Namespace) -> int:
         "p1_share": round(groups[1] / max(len(crystals), 1), 4),
         "space_groups": len(groups),
         "seconds": round(seconds, 2),
-        "note": "checked for plausibility; novelty was not computed, and of stability "
-        "there is at most an estimate",
+        "note": "checked for plausibility; novelty was "
+        + ("not computed" if known is None else f"judged against {args.unlisted}")
+        + ", and of stability there is at most an estimate",
     }
     write_crystals(directory, crystals, names, rows, summary)
     fell = ", ".join(f"{n} {reason}" for reason, n in report.fallen.most_common())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_DRAWS_PER_CRYSTAL = 50
+UNLISTED = "unlisted"
+"""Name of the check against known crystals."""
 
 
 @dataclass
@@ -91,6 +93,7 @@ def draw_checked(
     num: int,
     *,
     raw: bool = False,
+    known: Callable[..., list[bool]] | None = None,
     progress: bool = False,
     max_draws: int | None = None,
     num_workers: int | None = None,
@@ -105,6 +108,9 @@ def draw_checked(
         model: the model.
         num: crystals wanted.
         raw: keep every complete draw among the first ``num``, whatever the checks say.
+        known: says which of several crystals are known, as
+            :class:`~crystalvae.design.alike.Listed` does; these fall. None asks
+            nothing.
         progress: show a bar on stderr.
         max_draws: give up after so many; None is 50 a crystal.
         num_workers: processes; None is one a core where they save time.
@@ -144,6 +150,8 @@ def draw_checked(
             more = min(enough, 2 * start or enough, math.ceil(limit / size) - start)
             workers = workers_for(model, more * size, size, num_workers)
             for batch in ordered_map(each, range(start, start + more), workers):
+                if known is not None:
+                    _drop_known(batch, known)
                 yield from batch
             start, share = start + more, max(len(kept), 1) / report.draws
 
@@ -172,6 +180,21 @@ def draw_checked(
             raise CrystalVAEError(message)
         logger.warning(message)
     return kept, report
+
+
+def _drop_known(
+    batch: list[tuple[AsymmetricUnit | None, dict[str, CheckResult]]],
+    known: Callable[..., list[bool]],
+) -> None:
+    """Add the verdict ``unlisted`` to what passed everything else."""
+    passed = [
+        (crystal, results)
+        for crystal, results in batch
+        if crystal is not None and first_failure(results) is None
+    ]
+    old = known([crystal for crystal, _ in passed], num_workers=1)
+    for (_, results), is_old in zip(passed, old):
+        results[UNLISTED] = CheckResult(UNLISTED, not is_old)
 
 
 def check_crystal(

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from crystalvae.design.alike import Listed
 from crystalvae.design.batches import batch_size_for, workers_for
 from crystalvae.design.sample import draw_checked, draws, raw_draws
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.generation import Constraints
 from crystalvae.screening.base import CheckResult
+from crystalvae.screening.uniqueness import ReferenceIndex
 from crystalvae.stability.score import StabilityEstimate
 from tests.stability.test_network import tiny_network
 
@@ -149,3 +151,15 @@ def test_what_is_unlikely_to_be_stable_falls(tiny_model, monkeypatch):
 def test_stability_needs_its_network(tiny_model):
     with pytest.raises(ConfigError, match="train-stability"):
         draw_checked(tiny_model, 3, likely_stable=0.5)
+
+
+def test_what_is_known_falls(tiny_model):
+    options = {"constraints": Constraints(max_atoms=4), "num_workers": 1, "seed": 2}
+    first, _ = draw_checked(tiny_model, 10, **options)
+    listed = Listed(ReferenceIndex([item.crystal for item in first[:6]]))
+    kept, report = draw_checked(tiny_model, 10, known=listed, **options)
+    assert report.fallen["unlisted"] >= 6
+    assert report.draws == 10 + sum(report.fallen.values())
+    assert not any(listed([item.crystal for item in kept]))
+    own = {item.index for item in first[:6]}
+    assert not own & {item.index for item in kept}
