@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,8 @@ from crystalvae.cli.options import (
     positive,
     seed,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -94,6 +97,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict and write."""
+    from crystalvae.design.familiar import beyond_training
     from crystalvae.design.output import open_directory
     from crystalvae.design.predict import TEMPERATURE
     from crystalvae.design.settings import refinement_of
@@ -110,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--draws must be at least -n")
     cells = None if args.formula is None else _cells(args)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    strange = beyond_training(model, compositions=cells or ())
+    if strange is not None:
+        logger.warning(strange)
     directory = open_directory(args.output)
     beta, temperature = args.beta, args.temperature
     settings = {
