@@ -14,6 +14,7 @@ from crystalvae.screening import charts
 from crystalvae.screening.campaign import Campaign, funnel
 from crystalvae.screening.gallery import scene
 from crystalvae.screening.tables import (
+    ESTIMATES,
     details,
     funnel_table,
     pretty_formula,
@@ -118,12 +119,15 @@ def _lead(campaign: Campaign, relaxed: Mapping[int, Relaxation] | None) -> str:
         if campaign.judged_novelty
         else "Novelty was not judged: no reference set was given."
     )
-    energies = (
-        "No energies were computed, so nothing is said of stability."
-        if relaxed is None
-        else f"{len(relaxed)} were relaxed; energies are above the hull of the "
-        "reference crystals in the same potential."
-    )
+    if relaxed is not None:
+        energies = (
+            f"{len(relaxed)} were relaxed; energies are above the hull of the "
+            "reference crystals in the same potential."
+        )
+    elif any(ESTIMATES.keys() & columns for columns in campaign.extra.values()):
+        energies = "No energies were computed: of stability there are estimates only."
+    else:
+        energies = "No energies were computed, so nothing is said of stability."
     ranked = f" Ranked by {escape(campaign.ranked_by)}." if campaign.ranked_by else ""
     return f"{novelty} {energies}{ranked}"
 
