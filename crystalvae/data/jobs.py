@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from crystalvae.data.readers import Entry, find_reader
 from crystalvae.data.readers.archive import folder_files, read_folder, read_member_file
 from crystalvae.data.readers.cif import parse_cif
 from crystalvae.data.readers.text import csv_rows, read_csv_file
+from crystalvae.errors import DataError
 
 
 def structure_jobs(source: str | Path) -> Iterator[Any]:
@@ -74,3 +78,25 @@ def _state(path: Path) -> tuple[int, int]:
     except OSError:
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
+
+
+def open_work(directory: Path, key: str) -> None:
+    """A directory for finished chunks; what another key left there is removed.
+
+    Args:
+        directory: of the work, made if it is not there.
+        key: :func:`fingerprint` of what is done.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    state = directory / "state.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if json.loads(state.read_text())["key"] == key:
+            return
+    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        directory.mkdir(parents=True)
+        state.write_text(json.dumps({"key": key}))
+    except OSError as error:
+        raise DataError(f"cannot write {directory} ({error})") from error

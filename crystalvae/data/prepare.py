@@ -7,7 +7,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from crystalvae.data.jobs import (
     in_chunks,
     name_of,
     open_job,
+    open_work,
     structure_jobs,
 )
 from crystalvae.data.packed import MANIFEST, PackedDataset
@@ -99,7 +99,7 @@ def prepare(
     jobs = structure_jobs(source)
     shards = output.with_name(output.name + ".shards")
     options = {"symprec": symprec, "max_atoms": max_atoms}
-    _open_shards(shards, fingerprint(source, options))
+    open_work(shards, fingerprint(source, options))
     try:
         with tqdm(unit="structure", disable=None if progress else True) as bar:
 
@@ -154,19 +154,6 @@ def prepare(
     PackedDataset(output)
     shutil.rmtree(shards)
     return report
-
-
-def _open_shards(shards: Path, fingerprint: str) -> None:
-    state = shards / "state.json"
-    with suppress(OSError, ValueError, KeyError):
-        if json.loads(state.read_text())["fingerprint"] == fingerprint:
-            return
-    shutil.rmtree(shards, ignore_errors=True)
-    try:
-        shards.mkdir(parents=True)
-        state.write_text(json.dumps({"fingerprint": fingerprint}))
-    except OSError as error:
-        raise DataError(f"cannot write {shards} ({error})") from error
 
 
 def _shard(shards: Path, number: int) -> Path:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalvae.data.jobs import fingerprint, structure_jobs
+from crystalvae.data.jobs import fingerprint, open_work, structure_jobs
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.parallel import num_cores
 from crystalvae.screening.base import CheckResult
@@ -55,16 +53,7 @@ class _Shards:
 
     def __init__(self, directory: Path, key: str):
         self.directory = directory
-        state = directory / "state.json"
-        with suppress(OSError, ValueError, KeyError):
-            if json.loads(state.read_text())["key"] == key:
-                return
-        shutil.rmtree(directory, ignore_errors=True)
-        try:
-            directory.mkdir(parents=True)
-            state.write_text(json.dumps({"key": key}))
-        except OSError as error:
-            raise DataError(f"cannot write {directory} ({error})") from error
+        open_work(directory, key)
 
     def load(self, number: int) -> list[Inspected] | None:
         return load_pickle(self._path(number))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from crystalvae.data import prepare as module
+from crystalvae.data.jobs import open_work
 from crystalvae.data.packed import PackedDataset, pack, write_packed
 from crystalvae.data.prepare import prepare
 from crystalvae.data.prototypes import PROTOTYPES, prototype_crystals
@@ -156,3 +157,16 @@ def test_an_output_that_is_a_file_is_named(tmp_path):
     (tmp_path / "out").write_text("x")
     with pytest.raises(DataError, match="is a file"):
         prepare(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ['{"key"', "[]", "7", '{"other": 1}', ""])
+def test_a_damaged_state_is_another_key(tmp_path, text):
+    work = tmp_path / "work"
+    open_work(work, "a")
+    (work / "done").write_text("1")
+    open_work(work, "a")
+    assert (work / "done").exists()
+    (work / "state.json").write_text(text)
+    open_work(work, "a")
+    assert not (work / "done").exists()
+    open_work(work, "a")
