@@ -169,7 +169,7 @@ class AsymmetricUnit:
         """
         if isinstance(crystal, AsymmetricUnit):
             return crystal
-        if hasattr(crystal, "is_ordered"):
+        if hasattr(crystal, "is_ordered") and hasattr(crystal, "lattice"):
             return cls.from_structure(crystal)
         if hasattr(crystal, "pbc"):
             return cls.from_atoms(crystal)

@@ -317,7 +317,7 @@ class CrystalVAE(nn.Module):
             space_groups: numbers of those that may occur; None is all.
             num_atoms: in the primitive cell, or the fewest and the most.
             **options: ``beta``, ``temperature``, ``likely_stable`` … of
-                :func:`crystalvae.design.sample.batches`, ``num_workers``, ``progress``
+                :func:`crystalvae.design.batches.batches`, ``num_workers``, ``progress``
                 … of :func:`crystalvae.design.sample.draw_checked`.
 
         Raises:
@@ -327,14 +327,17 @@ class CrystalVAE(nn.Module):
         from crystalvae.design.sample import draw
         from crystalvae.generation import Constraints
 
-        if "constraints" not in options:
-            options["constraints"] = Constraints.of(
-                elements=elements,
-                require=require,
-                composition=composition,
-                space_groups=space_groups,
-                num_atoms=num_atoms,
-            )
+        asked = Constraints.of(
+            elements=elements,
+            require=require,
+            composition=composition,
+            space_groups=space_groups,
+            num_atoms=num_atoms,
+        )
+        if options.get("constraints") is None:
+            options["constraints"] = asked
+        elif asked != Constraints():
+            raise ConfigError("give constraints, or elements and the like, not both")
         return draw(self, num, seed=seed, **options)
 
     def save_pretrained(self, directory: str | Path) -> None:

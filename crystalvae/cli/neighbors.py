@@ -135,7 +135,8 @@ def run(args: argparse.Namespace) -> int:
         "listed": dropped,
         "written": len(found),
         "seconds": round(seconds, 2),
-        "note": "checked for plausibility; stability was not computed, and novelty "
+        "note": "checked for plausibility; of stability there is at most an "
+        "estimate; novelty was judged "
         + (
             "not beyond the structures themselves"
             if listed is None

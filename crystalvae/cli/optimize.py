@@ -207,8 +207,8 @@ def run(args: argparse.Namespace) -> int:
         "written": len(best),
         "seconds": round(time.perf_counter() - began, 2),
         "note": "the property is a regression's, from the latent vector, and nothing "
-        "was computed from first principles; none is in the data set; stability was "
-        "not computed",
+        "was computed from first principles; none is in the data set; of stability "
+        "there is at most an estimate",
     }
     plot_search(args.property, values, goal, history, directory / "search.png")
     write_crystals(directory, crystals, files, rows, summary)

@@ -208,7 +208,7 @@ def add_refine_option(parser: argparse.ArgumentParser) -> None:
         "passes (0 for no refinement), noise (angstrom) and strain that the first of "
         "them expects; limit: what the refiner would still change by more is refined "
         "again, repeats times at most with repeat_noise and repeat_strain, and then "
-        "drawn again (inf for no limit)",
+        "drawn again (inf for no limit); levels of noise at which that is asked",
     )
 
 

@@ -131,7 +131,8 @@ def run(args: argparse.Namespace) -> int:
         if args.rank_by is None:
             rank_again(campaign, column, highest=column == PROBABILITY)
             rank_by = f"{column} of {args.estimate}"
-    campaign.ranked_by = rank_by
+    if rank_by != "novelty" or reference is not None:
+        campaign.ranked_by = rank_by
     stability, relaxed = {}, None
     if args.relax is not None:
         options = StabilityOptions(
@@ -158,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
     summary = {
         "input": args.input,
         "reference": args.reference,
-        "rank_by": rank_by,
+        "rank_by": campaign.ranked_by,
         **summarize([item.record for item in campaign.inspected]),
         "funnel": dict(steps),
         **({"stability": stability} if stability else {}),

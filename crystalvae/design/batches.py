@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from crystalvae.design.settings import sampling_defaults, sampling_options
+from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
 from crystalvae.generation.decode import required_compositions
 from crystalvae.generation.options import Held
@@ -216,6 +217,8 @@ def batches(
     """
     if likely_stable is not None:
         model.require_stability()
+        if checks is None:
+            raise ConfigError("likely_stable is a check; draw with draw_checked")
     how = sampling_defaults(model, **asked)
     return Batches(
         model=model,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 from ase.data import atomic_numbers
@@ -107,11 +108,13 @@ class Constraints:
         Raises:
             ConfigError: a symbol or the formula cannot be understood.
         """
-        if isinstance(num_atoms, int):
+        if isinstance(num_atoms, Integral):
             num_atoms = (num_atoms, num_atoms)
         low, high = num_atoms or (1, None)
-        if isinstance(space_groups, int):
+        if isinstance(space_groups, Integral):
             space_groups = [space_groups]
+        if isinstance(space_groups, str):
+            raise ConfigError(f"space groups are given by number, not {space_groups!r}")
         return cls(
             composition=None if composition is None else parse_formula(composition),
             elements=None if elements is None else parse_elements(elements),
@@ -176,23 +179,29 @@ class Constraints:
             )
         if self.elements is not None and not self.composition.keys() <= self.elements:
             raise ConfigError("the composition has elements that are not allowed")
-        if groups is not None and not self._fills(1):
-            units = next((n for n in range(2, MOST_UNITS) if self._fills(n)), None)
+        counts = [n for _, n in sorted(self.composition.items())]
+        if not self.can_hold(counts):
+            more = ([k * n for n in counts] for k in range(2, MOST_UNITS))
+            found = next((other for other in more if self.can_hold(other)), None)
             remedy = "give other groups"
-            if units is not None:
-                remedy = f"{units} times the formula can, for example"
+            if found is not None:
+                times = found[0] // counts[0]
+                remedy = f"{times} times the formula can, for example"
             raise ConfigError(
                 "in no space group asked for can the primitive cell hold this "
                 f"composition; {remedy}"
             )
 
-    def _fills(self, units: int) -> bool:
-        """Whether a group has positions for so many times the composition."""
-        counts = [n for _, n in sorted((self.composition or {}).items())]
+    def can_hold(self, counts: Sequence[int]) -> bool:
+        """Whether a group that is allowed has positions for these counts.
+
+        Args:
+            counts: of each element in the primitive cell, by ascending atomic number.
+        """
+        if self.space_groups is None:
+            return True
         centring = symmetry_tables().centring
         return any(
-            can_complete(
-                group, -1, 0, tuple(units * n * int(centring[group]) for n in counts)
-            )
-            for group in self.space_groups or ()
+            can_complete(group, -1, 0, tuple(n * int(centring[group]) for n in counts))
+            for group in self.space_groups
         )

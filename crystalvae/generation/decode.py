@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
 
 
-CANDIDATES = 8
-"""Compositions of each z from which one is chosen where elements are required."""
+UNFIT = 1e9
+"""Taken from the log weight of a composition that no allowed group can hold."""
 WORST = 1e6
 """Residual of a crystal that could not be refined."""
 
@@ -99,6 +99,7 @@ def generate(
         return badness.masked_fill(made.collides | ~made.complete, torch.inf)
 
     given = None if compositions is None else _held(model, compositions)
+    asked = compositions is not None and not isinstance(compositions, Held)
     found = decode(torch.arange(len(z), device=z.device), options, rounds > 0, given)
     for attempt in range(rounds):
         bad = badness(found)
@@ -112,7 +113,7 @@ def generate(
             element=found.element[rows],
             count=found.count[rows],
             number=found.number[rows],
-            composition_held=drawn & (attempt < 2) | (given is not None),
+            composition_held=drawn & (attempt < 2) | asked,
             group_held=drawn & (attempt < torch.where(collides, 1, 2)),
         )
         drafts = decode(rows, warmer, attempt + 1 < rounds, held)
@@ -176,14 +177,31 @@ def required_compositions(
         Rows of z that were chosen ``(num,)``, and their compositions, for decoding to
         keep.
     """
-    drawn = Decoding(model, z, beta, options, constraints, generator)
-    drawn.compositions()
-    weight = drawn.log_weight.double().cpu()
+    elements, counts, weights = [], [], []
+    for own_z, own_beta in zip(z.split(num), beta.split(num)):
+        drawn = Decoding(
+            model,
+            own_z,
+            own_beta,
+            options,
+            constraints,
+            generator,
+            composition_only=True,
+        )
+        drawn.compositions()
+        elements.append(drawn.element)
+        counts.append(drawn.count)
+        weights.append(drawn.log_weight)
+    element, count = torch.cat(elements), torch.cat(counts)
+    weight = torch.cat(weights).double().cpu()
+    if constraints.space_groups is not None:
+        fits = [constraints.can_hold([n for n in row if n]) for row in count.tolist()]
+        weight = weight.masked_fill(~torch.tensor(fits), -UNFIT)
     rows = _weighted_choice(weight, num, generator).to(z.device)
     yes = torch.ones(num, dtype=torch.bool, device=z.device)
     return rows, Held(
-        element=drawn.element[rows],
-        count=drawn.count[rows],
+        element=element[rows],
+        count=count[rows],
         number=torch.ones(num, dtype=torch.long, device=z.device),
         composition_held=yes,
         group_held=~yes,

@@ -37,6 +37,7 @@ class Decoding:
         constraints: what must hold.
         generator: source of randomness, on the CPU.
         held: what is kept of earlier drafts.
+        composition_only: whether nothing but compositions will be decoded.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Decoding:
         constraints: Constraints,
         generator: torch.Generator | None,
         held: Held | None = None,
+        composition_only: bool = False,
     ):
         self.decoder = model.decoder.eval()
         self.tables = model.tables
@@ -61,7 +63,9 @@ class Decoding:
         self.config = config
         self.size = len(z)
         self.device = z.device
-        length = config.num_prefix + config.max_elements + 3 + config.max_sites
+        length = config.num_prefix + config.max_elements + 3
+        if not composition_only:
+            length += config.max_sites
         tokens = self.decoder.prefix_tokens(self.z, beta) + self.bias[:, None]
         tokens[:, -1:] += self.decoder.element_readout(self.z, 0, 1)
         self.cache = self.decoder.transformer.new_cache(self.size, length, tokens)

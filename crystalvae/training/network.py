@@ -121,7 +121,8 @@ class NetworkTrainer(ABC):
         torch.manual_seed(config.training.seed)
         self.label = label
         self.crystals = self.load(config.data.train)
-        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.step, self.epochs = 0, 0
+        self.seconds, self.best = 0.0, math.inf
 
     def load(self, sources: list[Source]) -> Crystals:
         """The crystals of some data sets, on the device."""
@@ -176,8 +177,7 @@ class NetworkTrainer(ABC):
         if may_resume(last, resume):
             self._load(last)
         truncate_rows(self.output / "metrics.csv", self.step)
-        per_epoch = len(self._batches(0))
-        total = per_epoch * options.epochs
+        total = sum(len(self._batches(epoch)) for epoch in range(options.epochs))
         warn_if_short(total, options)
         began = time.perf_counter() - self.seconds
         with tqdm(
@@ -186,7 +186,7 @@ class NetworkTrainer(ABC):
             disable=None if progress else True,
             unit="step",
         ) as bar:
-            for epoch in range(self.step // per_epoch, options.epochs):
+            for epoch in range(self.epochs, options.epochs):
                 losses = []
                 self.network.train()
                 for index in self._batches(epoch):
@@ -196,6 +196,7 @@ class NetworkTrainer(ABC):
                 loss = float(torch.stack(losses).mean())
                 require_finite(loss, f"in epoch {epoch + 1}")
                 self._end_of_epoch(epoch, loss)
+                self.epochs = epoch + 1
                 self._save(last)
         return self.output / "best"
 
@@ -247,6 +248,7 @@ class NetworkTrainer(ABC):
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "epochs": self.epochs,
             "seconds": self.seconds,
             "best": self.best,
             "config": json.dumps(dataclasses.asdict(self.config)),
@@ -261,7 +263,12 @@ class NetworkTrainer(ABC):
                 f"{path} was made with another config; use that one or another output "
                 "directory"
             )
+        if "network" not in state or "epochs" not in state:
+            raise CheckpointError(
+                f"{path} was made by an older version; start again in another directory"
+            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.epochs = state["step"], state["epochs"]
+        self.seconds = state["seconds"]
         self.best = state["best"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from crystalvae.stability.pretrained import save_stability
 from crystalvae.training.config import DataConfig
 from crystalvae.training.data import Crystals
 from crystalvae.training.network import NetworkTrainer, NetworkTraining, noise_levels
+
+logger = logging.getLogger(__name__)
 
 PROPERTY = "e_above_hull"
 """What crystals must have, eV/atom."""
@@ -154,9 +157,9 @@ class StabilityTrainer(NetworkTrainer):
 
         Returns:
             ``val_loss``; ``error``, the mean absolute one of the median up to 1
-            eV/atom; ``area`` under the curve of telling stable from unstable;
-            ``calibration``, the mean probability of being stable minus the share that
-            is.
+            eV/atom; ``calibration``, the mean probability of being stable minus the
+            share that is; ``area`` under the curve of telling stable from unstable,
+            where there are both.
         """
         generator = torch.Generator().manual_seed(0)
         losses, medians, probabilities, truths = [], [], [], []
@@ -170,12 +173,16 @@ class StabilityTrainer(NetworkTrainer):
         truth, probability = torch.cat(truths), torch.cat(probabilities)
         error = torch.cat(medians).clamp(max=1) - truth.clamp(max=1)
         stable = truth <= THRESHOLD
-        return {
+        report = {
             "val_loss": float(torch.cat(losses).mean()),
             "error": float(error.abs().mean()),
-            "area": area_under_curve(probability, stable),
             "calibration": float((probability - stable.float()).mean()),
         }
+        if not stable.any() or stable.all():
+            which = "stable" if stable.all() else "unstable"
+            logger.warning(f"all crystals that validate are {which}; add others")
+            return report
+        return {**report, "area": area_under_curve(probability, stable)}
 
     def save(self, directory: Path) -> None:
         """Write the network."""

@@ -10,8 +10,10 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from ase.data import atomic_numbers
 from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
@@ -307,7 +309,7 @@ class Trainer:
                 "minutes": row["minutes"],
                 "validation": report,
                 "parts": list(PARTS),
-                "trained_on": self.crystals.extent(),
+                **self._trained_on(),
                 "run": dataclasses.asdict(self.config),
             }
             if self.source is not None:
@@ -315,6 +317,19 @@ class Trainer:
                     model.card["refinement"] = self.source.card.get("refinement", {})
                 save_networks(self.source, self.output / "best")
             save_model(model, self.output / "best", keep=True)
+
+    def _trained_on(self) -> dict[str, Any]:
+        """What the weights have seen, those that the run began with included."""
+        own = self.crystals.extent()
+        if self.source is not None:
+            before = self.source.card.get("trained_on")
+            if before is None:
+                return {}
+            own["max_atoms"] = max(own["max_atoms"], before["max_atoms"])
+            own["elements"] = sorted(
+                {*own["elements"], *before["elements"]}, key=atomic_numbers.get
+            )
+        return {"trained_on": own}
 
     def _save(self, path: Path) -> None:
         if not self.fabric.is_global_zero:

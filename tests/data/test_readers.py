@@ -331,7 +331,7 @@ def test_a_cell_that_is_not_given_is_not_made_up(tmp_path, line, change):
     assert tag in entry.error
 
 
-def test_an_unknown_group_is_not_taken_for_p1(tmp_path):
+def test_an_unknown_group_needs_operations_or_a_number(tmp_path):
     path = tmp_path / "a.cif"
     path.write_text(CENTRED.format(name="P 42/m m n"))
     (entry,) = read_structures(path)
@@ -341,14 +341,18 @@ def test_an_unknown_group_is_not_taken_for_p1(tmp_path):
     (entry,) = read_structures(path)
     assert entry.error is None
     assert len(entry.atomic_numbers) == 3
+    path.write_text(CENTRED.format(name="foo") + "_space_group_IT_number 2\n")
+    (entry,) = read_structures(path)
+    assert len(entry.atomic_numbers) == 3
     path.write_text(CENTRED.format(name="?"))
     (entry,) = read_structures(path)
     assert len(entry.atomic_numbers) == 2
 
 
 @pytest.mark.parametrize(("letter", "count"), [("Z", 32), ("S", 16)])
-def test_symbols_of_the_icsd_are_understood(tmp_path, letter, count):
-    text = CENTRED.format(name=f"F d -3 m {letter}")
+@pytest.mark.parametrize("symbol", ["F d -3 m ", "Fd-3m"])
+def test_symbols_of_the_icsd_are_understood(tmp_path, symbol, letter, count):
+    text = CENTRED.format(name=f"{symbol}{letter}")
     for axis in "abc":
         text = text.replace(f"_cell_length_{axis} {'678'['abc'.index(axis)]}", "")
     cell = "".join(f"_cell_length_{axis} 8\n" for axis in "abc")
@@ -371,6 +375,15 @@ def test_whole_numbers_of_extxyz_are_numbers(tmp_path):
     entries = list(read_structures(tmp_path / "a.extxyz"))
     assert [entry.properties["gap"] for entry in entries] == [0, 1.5, -2]
     assert all(entry.error is None for entry in entries)
+
+
+def test_energies_of_extxyz_are_properties(tmp_path):
+    path = tmp_path / "a.extxyz"
+    ase.io.write(path, [atoms_of("nacl")], format="extxyz")
+    text = path.read_text().replace("energy_hull=0.25", "energy=-7.5 energy_hull=0.25")
+    path.write_text(text)
+    (entry,) = read_structures(path)
+    assert entry.properties == {"energy": -7.5, "energy_hull": 0.25}
 
 
 def test_a_number_as_an_id_is_an_id(tmp_path):

@@ -163,3 +163,26 @@ def test_what_is_known_falls(tiny_model):
     assert not any(listed([item.crystal for item in kept]))
     own = {item.index for item in first[:6]}
     assert not own & {item.index for item in kept}
+
+
+def test_required_elements_fit_the_groups_asked_for(tiny_model):
+    limits = {"required": frozenset({8}), "max_atoms": 12}
+    groups = Constraints(space_groups=frozenset({225}), **limits)
+    kept, report = draw_checked(
+        tiny_model, 8, raw=True, constraints=groups, num_workers=1
+    )
+    assert report.fallen["incomplete"] <= 2
+    for item in kept:
+        assert item.crystal.number == 225
+        assert 8 in item.crystal.composition
+
+
+def test_an_estimate_without_checks_is_refused(tiny_model):
+    tiny_model.stability = tiny_network()
+    with pytest.raises(ConfigError, match="is a check"):
+        raw_draws(tiny_model, 3, likely_stable=0.5)
+
+
+def test_constraints_are_not_given_twice(tiny_model):
+    with pytest.raises(ConfigError, match="not both"):
+        tiny_model.sample(2, require=["O"], constraints=Constraints(max_atoms=6))

@@ -284,6 +284,10 @@ def test_constraints_from_symbols():
         frozenset({3}),
     )
     assert Constraints.of() == Constraints()
+    whole = Constraints.of(num_atoms=np.int64(4), space_groups=np.int64(5))
+    assert whole == Constraints(None, None, frozenset({5}), 4, 4)
+    with pytest.raises(ConfigError, match="by number"):
+        Constraints.of(space_groups="Fm-3m")
     for wrong in ({"require": ["Xy"]}, {"composition": "Xy3"}, {"elements": "D3"}):
         with pytest.raises(ConfigError, match="no element symbol"):
             Constraints.of(**wrong)

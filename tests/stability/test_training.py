@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -140,3 +141,54 @@ def test_from_the_command_line(dataset, tmp_path):
     assert main(["train-stability", str(config), "-o", str(run), "--no-progress"]) == 0
     assert load_stability(run / "best") is not None
     shutil.rmtree(run)
+
+
+def test_shares_that_differ_between_epochs_resume_as_well(dataset, tmp_path):
+    config = run_config(dataset, 4, batch_size=3)
+    source = dataclasses.replace(config.data.train[0], share=0.7)
+    data = dataclasses.replace(config.data, train=[source])
+    config = dataclasses.replace(config, data=data)
+    trainer = StabilityTrainer(config, tmp_path, tmp_path / "part", "cpu")
+    lengths = {len(trainer._batches(epoch)) for epoch in range(4)}
+    assert len(lengths) > 1
+    trainer.validate = stop_at(trainer.validate, 3)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    train(config, tmp_path / "part", resume=True)
+    rows = read_rows(tmp_path / "part" / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+
+
+def stop_at(call, number):
+    """The same function, interrupted at a call."""
+    calls = []
+
+    def counted():
+        calls.append(1)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return call()
+
+    return counted
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(dataset, tmp_path):
+    config = run_config(dataset, 2)
+    train(run_config(dataset, 2), tmp_path / "run")
+    last = tmp_path / "run" / "last.pt"
+    state = torch.load(last)
+    state["refiner"] = state.pop("network")
+    torch.save(state, last)
+    with pytest.raises(CheckpointError, match="older version"):
+        train(config, tmp_path / "run", resume=True)
+
+
+def test_what_cannot_tell_stable_from_unstable_says_so(tmp_path, caplog):
+    path = tmp_path / "stable"
+    ids = [str(i) for i in range(10)]
+    both = [*crystals()] * 5
+    write_packed(path, pack(both), ids, {"e_above_hull": np.zeros(10)})
+    best = train(run_config(path, 1), tmp_path / "run")
+    assert "are stable" in caplog.text
+    card = json.loads((best / "stability.json").read_text(), parse_constant=pytest.fail)
+    assert "area" not in card["card"]

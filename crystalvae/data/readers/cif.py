@@ -23,6 +23,7 @@ OPERATIONS = (
     "_space_group_symop_operation_xyz",
     "_space_group_symop.operation_xyz",
 )
+NUMBERS = ("_symmetry_Int_Tables_number", "_space_group_IT_number")
 ICSD = {"S": "1", "Z": "2", "H": "H", "R": "R"}
 """Letters with which the ICSD ends symbols, and gemmi's names of the settings."""
 
@@ -50,7 +51,8 @@ def parse_cif(
     if not len(small.sites):
         return _parse_slowly(text, material_id, source, properties, NO_SITES)
     for tag in CELL:
-        if not math.isfinite(gemmi.cif.as_number(block.find_value(tag) or "?")):
+        value = gemmi.cif.as_string(block.find_value(tag) or "?")
+        if not math.isfinite(gemmi.cif.as_number(value)):
             error = f"{tag} is missing or no number; add it to the file"
             return Entry(material_id, source, error=error)
     if min(small.cell.parameters) <= 0:
@@ -62,7 +64,10 @@ def parse_cif(
         _take_icsd_setting(small)
     if small.spacegroup is None:
         symbol = small.spacegroup_hm.strip(" ?.")
-        if symbol and not any(block.find_loop(tag) for tag in OPERATIONS):
+        explained = any(block.find_loop(tag) for tag in OPERATIONS) or any(
+            block.find_value(tag) for tag in NUMBERS
+        )
+        if symbol and not explained:
             error = f"its space group {symbol!r} is unknown and it lists no operations"
             return Entry(material_id, source, error=f"{error}; correct the symbol")
         return _parse_slowly(text, material_id, source, properties, "no space group")
@@ -80,7 +85,8 @@ def parse_cif(
 
 def _take_icsd_setting(small: gemmi.SmallStructure) -> None:
     """Understand symbols that end with the ICSD's letter for a setting."""
-    symbol, _, letter = small.spacegroup_hm.strip().rpartition(" ")
+    name = small.spacegroup_hm.strip()
+    symbol, letter = name[:-1].strip(), name[-1:]
     found = gemmi.find_spacegroup_by_name(f"{symbol}:{ICSD.get(letter, letter)}")
     if symbol and letter in ICSD and found is not None:
         small.spacegroup = found

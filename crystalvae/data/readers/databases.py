@@ -75,7 +75,9 @@ def read_extxyz(path: Path) -> Iterator[Entry]:
             yield Entry(f"{path.stem}-{index}", f"{path}:{index}", error=text)
             return
         name = str(atoms.info.get("material_id", f"{path.stem}-{index}"))
-        yield Entry.from_atoms(atoms, name, f"{path}:{index}", _numbers(atoms.info))
+        results = {} if atoms.calc is None else atoms.calc.results
+        values = _numbers({**results, **atoms.info})
+        yield Entry.from_atoms(atoms, name, f"{path}:{index}", values)
         index += 1
 
 
