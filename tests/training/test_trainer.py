@@ -243,3 +243,18 @@ def test_a_loss_that_is_no_number_ends_the_run(dataset, tmp_path):
         torch.isfinite(value).all()
         for value in torch.load(tmp_path / "run" / "last.pt")["model"].values()
     )
+
+
+def test_what_a_run_began_with_is_not_forgotten(dataset, tmp_path):
+    first = train(run_config(dataset, 1), tmp_path / "first")
+    seen = CrystalVAE.from_pretrained(first, "cpu").card["trained_on"]
+    assert {"Na", "Cl", "Ti", "O"} <= set(seen["elements"])
+    only = AsymmetricUnit.from_structure(REFERENCE["cu"][0])
+    path = tmp_path / "copper"
+    write_packed(path, pack([only] * 4), list("abcd"), {})
+    config = dataclasses.replace(run_config(path, 1), init=str(first))
+    last = CrystalVAE.from_pretrained(train(config, tmp_path / "next"), "cpu")
+    assert last.card["trained_on"] == seen
+    config = run_config(path, 1)
+    alone = CrystalVAE.from_pretrained(train(config, tmp_path / "alone"), "cpu")
+    assert alone.card["trained_on"] == {"max_atoms": 1, "elements": ["Cu"]}
