@@ -21,7 +21,7 @@ def add_constraint_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--composition",
         metavar="FORMULA",
-        help="all atoms of the primitive cell: Li4Fe4P4O16 for olivine, not LiFePO4",
+        help="all atoms of the primitive cell: Li2Fe2P2O8 where it holds LiFePO4 twice",
     )
     parser.add_argument(
         "--space-group", metavar="N,M-K,...", help="space-group numbers that may occur"

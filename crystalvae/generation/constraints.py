@@ -101,7 +101,7 @@ class Constraints:
         Args:
             elements: symbols of those that may occur; None is all.
             require: symbols of those that must occur.
-            composition: all atoms of the primitive cell, such as ``Li4Fe4P4O16``.
+            composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
             space_groups: numbers of those that may occur; None is all.
             num_atoms: in the primitive cell, or the fewest and the most.
 
