@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _how_to_go_on(args: argparse.Namespace) -> str:
     if args.verb in ("prepare", "screen"):
         return "run the same command again to go on"
-    if args.verb in ("train", "train-refiner"):
+    if args.verb in ("train", "train-refiner", "train-stability"):
         return "run the same command with --resume to go on"
     if args.verb == "substitute":
         return "nothing was written, run the same command again"

@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     require_empty(args.output)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     model.beta_tensor(args.beta, 1)
+    if args.likely_stable is not None:
+        model.require_stability()
     names, known, refused = encodable_inputs(model, args.input, args.n)
     listed = None if args.unlisted is None else open_known(args.unlisted)
     began = time.perf_counter()

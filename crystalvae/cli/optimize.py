@@ -121,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     values = property_values(dataset, args.property)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     model.beta_tensor(args.beta, 1)
+    if args.likely_stable is not None:
+        model.require_stability()
     refused: dict[str, str] = {}
     if args.start is None:
         starts = best_known(model, dataset, values, goal, args.parents, constraints)

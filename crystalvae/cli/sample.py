@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
     constraints = parse_constraints(args)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    if args.likely_stable is not None:
+        model.require_stability()
     known = None
     if args.unlisted is not None:
         known = Listed(ReferenceIndex(open_known(args.unlisted)))
