@@ -23,8 +23,8 @@ from crystalvae.data.load import load_crystals
 from crystalvae.design.output import formula_name, write_crystals
 from crystalvae.design.sample import check_crystal
 from crystalvae.refinement.score import residuals
+from crystalvae.screening.base import THRESHOLD
 from crystalvae.screening.checks import first_failure
-from crystalvae.stability.network import THRESHOLD
 from crystalvae.stability.score import stability_estimates
 from crystalvae.training.stability import area_under_curve
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import current_process
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.model import CrystalVAE
 
+Checked = tuple["AsymmetricUnit | None", dict[str, CheckResult]]
+"""A crystal, None for one that could not be completed, and its checks."""
 Latents = Callable[[int, int, torch.Generator], torch.Tensor]
 
 BATCH = {"cpu": 512, "cuda": 4096}
@@ -40,6 +42,17 @@ SPARE = 1.15
 """Draws for each crystal that is to pass the checks."""
 LIKELY_STABLE = "likely_stable"
 """Name of the check that a stability network makes."""
+
+
+def passing(
+    found: Sequence[Checked],
+) -> list[tuple[AsymmetricUnit, dict[str, CheckResult]]]:
+    """Those of a batch that are complete and have not failed a check."""
+    return [
+        (crystal, results)
+        for crystal, results in found
+        if crystal is not None and first_failure(results) is None
+    ]
 
 
 def batch_size_for(
@@ -110,9 +123,7 @@ class Batches:
     likely_stable: float | None = None
     """Least probability of being stable that is asked of those that pass."""
 
-    def __call__(
-        self, number: int
-    ) -> list[tuple[AsymmetricUnit | None, dict[str, CheckResult]]]:
+    def __call__(self, number: int) -> list[Checked]:
         """Crystals, None for one that could not be completed, and their checks."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         compositions = None
@@ -163,14 +174,8 @@ class Batches:
         )
         return z[rows], held
 
-    def _add_estimates(
-        self, found: list[tuple[AsymmetricUnit | None, dict[str, CheckResult]]]
-    ) -> None:
-        passed = [
-            (crystal, results)
-            for crystal, results in found
-            if crystal is not None and first_failure(results) is None
-        ]
+    def _add_estimates(self, found: list[Checked]) -> None:
+        passed = passing(found)
         estimates = stability_estimates(
             self.model.require_stability(), [crystal for crystal, _ in passed]
         )

@@ -17,10 +17,8 @@ TRAINED_ON = "trained_on"
 
 def unseen_elements(model: CrystalVAE) -> list[str]:
     """Symbols that no training crystal had; none where the card does not say."""
-    seen = model.card.get(TRAINED_ON, {}).get("elements")
-    if not seen:
-        return []
-    return [symbol for symbol in chemical_symbols[1:] if symbol not in set(seen)]
+    seen = set(model.card.get(TRAINED_ON, {}).get("elements", ()))
+    return [s for s in chemical_symbols[1:] if s not in seen] if seen else []
 
 
 def beyond_training(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Sequence
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crystalvae.data.readers.base import is_number
 from crystalvae.errors import DataError
 from crystalvae.files import replacing
 
@@ -116,13 +115,7 @@ def write_crystals(
         write_text(directory / f"{name}.cif", crystal.to_cif(name=name))
         atoms = crystal.to_atoms()
         atoms.info = {"material_id": name, "space_group": crystal.number}
-        atoms.info |= {
-            key: value
-            for key, value in row.items()
-            if isinstance(value, Real)
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-        }
+        atoms.info |= {key: value for key, value in row.items() if is_number(value)}
         frames.append(atoms)
     write_frames(directory / "crystals.extxyz", frames)
     write_table(directory / "table.csv", rows)

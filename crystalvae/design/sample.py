@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from crystalvae.design.batches import SPARE, batch_size_for, batches, workers_for
+from crystalvae.design.batches import (
+    SPARE,
+    Checked,
+    batch_size_for,
+    batches,
+    passing,
+    workers_for,
+)
 from crystalvae.design.familiar import beyond_training
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.parallel import ordered_map
@@ -142,7 +149,7 @@ def draw_checked(
         **options,
     )
 
-    def drawn() -> Iterator[tuple[AsymmetricUnit | None, dict[str, CheckResult]]]:
+    def drawn() -> Iterator[Checked]:
         # in rounds of as many batches as are likely to be enough
         start, share = 0, 1.0 if raw else 1 / SPARE
         while len(kept) < num and report.draws < limit:
@@ -182,16 +189,9 @@ def draw_checked(
     return kept, report
 
 
-def _drop_known(
-    batch: list[tuple[AsymmetricUnit | None, dict[str, CheckResult]]],
-    known: Callable[..., list[bool]],
-) -> None:
+def _drop_known(batch: list[Checked], known: Callable[..., list[bool]]) -> None:
     """Add the verdict ``unlisted`` to what passed everything else."""
-    passed = [
-        (crystal, results)
-        for crystal, results in batch
-        if crystal is not None and first_failure(results) is None
-    ]
+    passed = passing(batch)
     old = known([crystal for crystal, _ in passed], num_workers=1)
     for (_, results), is_old in zip(passed, old):
         results[UNLISTED] = CheckResult(UNLISTED, not is_old)

@@ -57,6 +57,8 @@ class Decoding:
         self.constraints = constraints
         self.generator = generator
         self.held = held
+        required = sorted(constraints.required)
+        self.required = torch.tensor(required, dtype=torch.long, device=z.device)
         self.z = self.decoder.gated(z, beta)
         self.bias = self.decoder.bias(self.z)
         config = self.decoder.config
@@ -153,8 +155,7 @@ class Decoding:
 
     def _later(self, after: Tensor) -> Tensor:
         """Which required elements, ascending, come after given ones ``(B, R)``."""
-        required = torch.tensor(sorted(self.constraints.required), device=self.device)
-        return required > after[:, None]
+        return self.required > after[:, None]
 
     def _require_elements(
         self, logits: Tensor, previous: Tensor, total: Tensor, step: int
@@ -164,8 +165,7 @@ class Decoding:
             return logits
         later = self._later(previous)
         missing = later.sum(1)
-        required = torch.tensor(sorted(self.constraints.required), device=self.device)
-        coming = torch.where(later, required, logits.shape[1]).amin(1)[:, None]
+        coming = torch.where(later, self.required, logits.shape[1]).amin(1)[:, None]
         z = torch.arange(logits.shape[1], device=self.device)
         banned = (z > coming) | ((z == 0) & (missing > 0)[:, None])
         tight = missing >= self.config.max_elements - step

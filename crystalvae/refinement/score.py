@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +13,11 @@ from torch import Tensor
 from crystalvae.refinement.neighbors import Sites
 
 if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.refinement.network import Refiner
+    from crystalvae.refinement.trunk import OrbitTrunk
 
 LEVELS = 3
 """Levels of noise at which crystals are judged."""
@@ -43,6 +46,24 @@ def refiner_inputs(crystals: Sequence[AsymmetricUnit]) -> tuple[Sites, Tensor, T
     return sites, lattice, coords
 
 
+def graphs_in_chunks(
+    network: OrbitTrunk, crystals: Sequence[AsymmetricUnit]
+) -> Iterator[tuple[list[int], Sites, Tensor, Tensor, Data]]:
+    """Crystals of similar length together, on the network's device.
+
+    Yields:
+        Their rows, sites, lattices ``(B, 3, 3)`` in Å, fractional coordinates ``(N,
+        3)`` and the graph that the network looks at.
+    """
+    device = next(network.parameters()).device
+    order = sorted(range(len(crystals)), key=lambda i: len(crystals[i].wyckoffs))
+    for start in range(0, len(order), CHUNK):
+        rows = order[start : start + CHUNK]
+        sites, lattice, coords = refiner_inputs([crystals[row] for row in rows])
+        sites, lattice, coords = sites.to(device), lattice.to(device), coords.to(device)
+        yield rows, sites, lattice, coords, network.graph(sites, lattice, coords)
+
+
 @torch.no_grad()
 def residuals(
     refiner: Refiner, crystals: Sequence[AsymmetricUnit], levels: int = LEVELS
@@ -61,14 +82,8 @@ def residuals(
     Returns:
         One number a crystal, infinite where there is none.
     """
-    device = next(refiner.parameters()).device
-    order = sorted(range(len(crystals)), key=lambda i: len(crystals[i].wyckoffs))
     found = [math.inf] * len(crystals)
-    for start in range(0, len(order), CHUNK):
-        rows = order[start : start + CHUNK]
-        sites, lattice, coords = refiner_inputs([crystals[row] for row in rows])
-        sites, lattice, coords = sites.to(device), lattice.to(device), coords.to(device)
-        graph = refiner.graph(sites, lattice, coords)
+    for rows, sites, lattice, coords, graph in graphs_in_chunks(refiner, crystals):
         values = refiner.residual(graph, sites, lattice, coords, levels).tolist()
         for row, value in zip(rows, values):
             found[row] = value if math.isfinite(value) else math.inf

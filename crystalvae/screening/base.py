@@ -31,6 +31,10 @@ def element_array(name: str) -> np.ndarray:
     return values
 
 
+THRESHOLD = 0.1
+"""eV/atom above the hull up to which a crystal counts as (meta)stable."""
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A structure under inspection, as plain arrays."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalvae.screening.base import CheckResult
+from crystalvae.screening.base import THRESHOLD, CheckResult
 from crystalvae.screening.hull import RELAX_STEPS, Hull, reference_hull
 from crystalvae.screening.potentials import load_potential
 from crystalvae.screening.relax import SECONDS, Relaxation, relax
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.screening.campaign import Campaign
-
-THRESHOLD = 0.1
-"""eV/atom above the hull up to which a crystal counts as (meta)stable."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch_geometric.data import Data
 from crystalvae.encoders.base import OrbitPooling
 from crystalvae.nn.wyckoff import WyckoffTables
 from crystalvae.refinement.trunk import OrbitTrunk, TrunkConfig
+from crystalvae.screening.base import THRESHOLD
 
 OFFSET = 0.05
 """eV/atom: energies e are learned as log(e + OFFSET), fine near the hull, coarse far
@@ -22,8 +23,6 @@ HIGHEST = 3.0
 """eV/atom above which all crystals are alike."""
 LEAST_SCALE = 0.02
 """Smallest scale of a prediction."""
-THRESHOLD = 0.1
-"""eV/atom above the hull up to which a crystal counts as (meta)stable."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from crystalvae.refinement.score import CHUNK, refiner_inputs
-from crystalvae.stability.network import THRESHOLD
+from crystalvae.refinement.score import graphs_in_chunks
+from crystalvae.screening.base import THRESHOLD
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -24,7 +24,7 @@ class StabilityEstimate:
     e_above_hull: float
     """Median of the energy above the hull, eV/atom."""
     probability: float
-    """That it is at most :data:`~crystalvae.stability.network.THRESHOLD`."""
+    """That it is at most :data:`~crystalvae.screening.base.THRESHOLD`."""
 
 
 @torch.no_grad()
@@ -46,13 +46,8 @@ def stability_estimates(
     Returns:
         One a crystal, None where the network gives no number.
     """
-    device = next(network.parameters()).device
-    order = sorted(range(len(crystals)), key=lambda i: len(crystals[i].wyckoffs))
     found: list[StabilityEstimate | None] = [None] * len(crystals)
-    for start in range(0, len(order), CHUNK):
-        rows = order[start : start + CHUNK]
-        sites, lattice, coords = refiner_inputs([crystals[row] for row in rows])
-        graph = network.graph(sites.to(device), lattice.to(device), coords.to(device))
+    for rows, *_, graph in graphs_in_chunks(network, crystals):
         energy = network(graph)
         values = zip(
             rows,

@@ -15,12 +15,8 @@ from crystalvae.geometry.lattice import coords_to_lattice
 from crystalvae.model import CrystalVAE
 from crystalvae.refinement.network import Refiner, RefinerConfig
 from crystalvae.refinement.noise import disturb, sites_of
-from crystalvae.stability.network import (
-    THRESHOLD,
-    HullEnergy,
-    StabilityConfig,
-    StabilityNetwork,
-)
+from crystalvae.screening.base import THRESHOLD
+from crystalvae.stability.network import HullEnergy, StabilityConfig, StabilityNetwork
 from crystalvae.stability.pretrained import save_stability
 from crystalvae.training.config import DataConfig
 from crystalvae.training.data import Crystals

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 
 MIN_DISTANCE = 0.3
 """Atoms closer than this, in Å, count as overlapping."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number, NumPy's included, and no truth value."""
+    return (
+        isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    )
 
 
 @dataclass

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 from collections.abc import Iterator
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from crystalvae.data.readers.base import Entry
+from crystalvae.data.readers.base import Entry, is_number
 from crystalvae.errors import DataError
 
 
@@ -18,10 +16,7 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
     return {
         key: float(value)
         for key, value in values.items()
-        if key != "material_id"
-        and isinstance(value, Real)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
+        if key != "material_id" and is_number(value)
     }
 
 
