@@ -142,7 +142,10 @@ class CausalTransformer(nn.Module):
             Factors ``(layers, 2, B, 1, dim)`` whose mean is 1.
         """
         shape = (len(self.blocks), 2, len(dropout), 1, self.norm.weight.shape[0])
-        drawn = torch.rand(shape, generator=generator).to(dropout.device)
+        if dropout.is_cuda:
+            seed = int(torch.randint(1 << 62, (1,), generator=generator))
+            generator = torch.Generator(dropout.device).manual_seed(seed)
+        drawn = torch.rand(shape, generator=generator, device=dropout.device)
         dropout = dropout[:, None, None]
         return (drawn >= dropout) / (1 - dropout)
 

@@ -50,6 +50,9 @@ class TrainingConfig:
 
     epochs: int = 30
     """Passes over the training crystals."""
+    minutes: float | None = None
+    """Longest time to train; the learning rate has come down by then, and the steps
+    depend on the machine. None trains all epochs."""
     batch_size: int = 192
     """Crystals in a step."""
     learning_rate: float = 1e-3
@@ -90,15 +93,24 @@ class TrainingConfig:
     """Batches that are sorted by length together; larger wastes less padding."""
     precision: str = "auto"
     """Lightning Fabric's precision, ``32-true`` or ``bf16-mixed``; ``auto`` takes bf16
-    where the device computes in it, since emulated it is many times slower."""
+    on processors that compute in it, since emulated it is many times slower, and 32 bit
+    (TF32 products) on GPUs, which wait for launches and not for products."""
     devices: int = 1
     """Devices of the accelerator."""
     seed: int = 0
     """Everything random follows from it."""
     save_every: int = 500
     """Steps between resumable checkpoints."""
+    validate_every: int = 1
+    """Epochs between validations; more than 1 where an epoch takes seconds."""
 
     def __post_init__(self) -> None:
+        if self.validate_every < 1:
+            raise ValueError("validate_every must be at least 1")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ValueError(f"minutes must be positive, not {self.minutes}")
+        if self.minutes is not None and self.devices > 1:
+            raise ValueError("minutes works on one device only; set epochs instead")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a share below 1, not {self.dropout}")
         if self.beta_high <= 0:

@@ -30,7 +30,7 @@ from crystalvae.training.checkpoint import (
 from crystalvae.training.config import Source
 from crystalvae.training.data import Crystals, epoch_batches, load_sources
 from crystalvae.training.rows import append_row, truncate_rows
-from crystalvae.training.schedule import rate_at, warn_if_short
+from crystalvae.training.schedule import rate_at, share_done, warn_if_short
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ class NetworkTraining:
 
     epochs: int = 40
     """Passes over the training crystals."""
+    minutes: float | None = None
+    """Longest time to train; the learning rate has come down by then, and the steps
+    depend on the machine. None trains all epochs."""
     batch_size: int = 64
     """Crystals in a step."""
     learning_rate: float = 2e-3
@@ -73,6 +76,8 @@ class NetworkTraining:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError("epochs must be at least 1")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ValueError(f"minutes must be positive, not {self.minutes}")
         if not 0 < self.min_noise < self.max_noise:
             raise ValueError("min_noise is positive and below max_noise")
         if not 0 < self.min_strain < self.max_strain:
@@ -190,9 +195,14 @@ class NetworkTrainer(ABC):
                 losses = []
                 self.network.train()
                 for index in self._batches(epoch):
-                    losses.append(self._step(index, total))
+                    done = share_done(self.step, total, self.seconds, options)
+                    if done >= 1:
+                        break
+                    losses.append(self._step(index, done))
+                    self.seconds = time.perf_counter() - began
                     bar.update()
-                self.seconds = time.perf_counter() - began
+                if not losses:
+                    break
                 loss = float(torch.stack(losses).mean())
                 require_finite(loss, f"in epoch {epoch + 1}")
                 self._end_of_epoch(epoch, loss)
@@ -211,10 +221,10 @@ class NetworkTrainer(ABC):
             self.rows(epoch),
         )
 
-    def _step(self, index: Tensor, total: int) -> Tensor:
+    def _step(self, index: Tensor, done: float) -> Tensor:
         options = self.config.training
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.step, total, options)
+            group["lr"] = rate_at(self.step, done, options)
         seed = options.seed * 1_000_003 + self.step
         torch.manual_seed(seed)
         loss = self.loss(index, torch.Generator().manual_seed(seed))

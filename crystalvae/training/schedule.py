@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from crystalvae.training.network import NetworkTraining
 
 
-def rate_at(step: int, total: int, options: TrainingConfig | NetworkTraining) -> float:
-    """Learning rate of a step: linear warm-up, then cosine."""
+def share_done(
+    step: int, total: int, seconds: float, options: TrainingConfig | NetworkTraining
+) -> float:
+    """How much of a run is over, by its steps or its time, whichever says more."""
+    spent = seconds / (60 * options.minutes) if options.minutes else 0.0
+    return min(1.0, max(step / total, spent))
+
+
+def rate_at(step: int, done: float, options: TrainingConfig | NetworkTraining) -> float:
+    """Learning rate of a step: linear warm-up, then cosine over the share done."""
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
-    wave = 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))
+    wave = 0.5 * (1 + math.cos(math.pi * done))
     share = options.final_share + (1 - options.final_share) * wave
     return options.learning_rate * warm * share
 

@@ -8,6 +8,8 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,12 @@ from crystalvae.training.checkpoint import (
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_sources
 from crystalvae.training.rows import append_row, truncate_rows
-from crystalvae.training.schedule import draw_beta, rate_at, warn_if_short
+from crystalvae.training.schedule import (
+    draw_beta,
+    rate_at,
+    share_done,
+    warn_if_short,
+)
 from crystalvae.training.start import start_from
 from crystalvae.training.validation import validate
 
@@ -137,16 +144,18 @@ class Trainer:
         dropout = None
         if options.dropout > 0:
             dropout = options.dropout * (beta >= options.beta_high)
-        objective = self.model(batch, beta, generator, dropout=dropout)
         weight = beta
         if options.anneal_steps:
             weight = beta * min(1.0, (step + 1) / options.anneal_steps)
-        kl = objective.posterior.kl(options.free_bits)
-        distortion = objective.distortion
-        for parts, without in unlearned.items():
-            distortion = distortion - sum(objective.parts[p] for p in parts) * without
-        loss = (distortion + weight * kl).mean()
-        self.fabric.backward(loss)
+        with fast_products(self.fabric.device):
+            objective = self.model(batch, beta, generator, dropout=dropout)
+            kl = objective.posterior.kl(options.free_bits)
+            distortion = objective.distortion
+            for parts, without in unlearned.items():
+                missing = sum(objective.parts[part] for part in parts)
+                distortion = distortion - missing * without
+            loss = (distortion + weight * kl).mean()
+            self.fabric.backward(loss)
         self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -223,8 +232,11 @@ class Trainer:
             self.model.train()
             for index in batches[self.progress.step - epoch * per_epoch :]:
                 step = self.progress.step
+                done = share_done(step, total, self.progress.seconds, options)
+                if done >= 1:
+                    break
                 for group in self.optimizer.param_groups:
-                    group["lr"] = rate_at(step, total, options)
+                    group["lr"] = rate_at(step, done, options)
                 terms = self._step(index, step)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0) + value
@@ -242,6 +254,12 @@ class Trainer:
                     bar.set_postfix_str(f"loss {loss:.2f} kl {kl:.1f} {speed:.0f}/s")
                 if saving:
                     self._save(last)
+            seconds = self.progress.seconds
+            over = share_done(self.progress.step, total, seconds, options) >= 1
+            if not crystals:
+                break
+            if (epoch + 1) % options.validate_every and not over:
+                continue
             count = max(1, crystals // world // options.batch_size)
             mean = {name: float(value) / count for name, value in sums.items()}
             require_finite(mean.get("loss", 0.0), f"in epoch {epoch + 1}")
@@ -355,6 +373,18 @@ class Trainer:
         truncate_rows(path.with_name("metrics.csv"), self.progress.step)
 
 
+@contextmanager
+def fast_products(device: torch.device) -> Iterator[None]:
+    """TF32 products on a GPU; geometry outside the model keeps all its digits."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def resolve_precision(precision: str, accelerator: str) -> str:
     """What ``auto`` stands for on this machine; anything else is returned as it is.
 
@@ -365,6 +395,6 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     if precision != "auto":
         return precision
     if accelerator in ("auto", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "32-true"
+        return "32-true"
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bf16-mixed" if supported() else "32-true"

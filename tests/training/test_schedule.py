@@ -5,7 +5,7 @@ import torch
 
 from crystalvae.latent import LatentConfig
 from crystalvae.training.config import TrainingConfig
-from crystalvae.training.schedule import draw_beta, rate_at
+from crystalvae.training.schedule import draw_beta, rate_at, share_done
 
 LATENT = LatentConfig(beta_min=0.01, beta_max=3.0)
 
@@ -38,12 +38,27 @@ def test_logarithm_is_uniform():
 
 def test_rate_rises_then_falls():
     options = TrainingConfig(learning_rate=1.0, warmup_steps=10, final_share=0.1)
-    rates = [rate_at(step, 100, options) for step in range(101)]
+    rates = [rate_at(step, step / 100, options) for step in range(101)]
     peak = rates.index(max(rates))
     assert 8 <= peak <= 11
     assert all(a < b for a, b in pairwise(rates[: peak + 1]))
     assert all(a > b for a, b in pairwise(rates[peak:]))
     assert rates[-1] == pytest.approx(0.1)
+
+
+def test_time_ends_a_run_that_steps_do_not():
+    options = TrainingConfig(minutes=2)
+    assert share_done(10, 100, 0.0, options) == pytest.approx(0.1)
+    assert share_done(10, 100, 60.0, options) == pytest.approx(0.5)
+    assert share_done(90, 100, 60.0, options) == pytest.approx(0.9)
+    assert share_done(10, 100, 500.0, options) == 1.0
+    assert share_done(10, 100, 500.0, TrainingConfig()) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("given", [{"minutes": 0}, {"minutes": 1, "devices": 2}])
+def test_impossible_times_are_refused(given):
+    with pytest.raises(ValueError, match="minutes"):
+        TrainingConfig(**given)
 
 
 @pytest.mark.parametrize(
