@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from crystalvae.cli.options import add_machine_options, at_least, seed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from crystalvae.data.packed import PackedDataset
+    from crystalvae.model import CrystalVAE
 
 MAKER = "substitute"
 
@@ -26,6 +34,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--seed", type=seed, default=0, help="any integer (%(default)s)"
     )
+    parser.add_argument(
+        "--estimate",
+        metavar="MODEL",
+        help="add what this model's networks say of each crystal as properties "
+        "(e_above_hull_estimate, stable_probability, residual), by which a training "
+        "can choose (at_most)",
+    )
     add_machine_options(parser, "workers", "progress")
 
 
@@ -39,6 +54,13 @@ def run(args: argparse.Namespace) -> int:
 
     known = PackedDataset(args.data)
     _require_place(args.output)
+    judge = None
+    if args.estimate is not None:
+        from crystalvae.design.estimates import require_estimates
+        from crystalvae.model import CrystalVAE
+
+        judge = CrystalVAE.from_pretrained(args.estimate)
+        require_estimates(judge)
     num = args.n or min(4 * len(known), 500_000)
     disable = None if args.progress else True
     with tqdm(total=num, unit="crystal", disable=disable) as bar:
@@ -52,11 +74,17 @@ def run(args: argparse.Namespace) -> int:
     info = {
         "made_by": MAKER,
         "source": args.data.name,
-        "options": {"num": num, "seed": args.seed},
+        "options": {"num": num, "seed": args.seed, "estimate": args.estimate},
     }
     names = [f"{known.material_ids[e.row]}-{e.old}-{e.new}" for e in exchanges]
     try:
-        write_packed(args.output, arrays, names, {}, info)
+        columns = {}
+        if judge is not None:
+            with TemporaryDirectory(dir=args.output.absolute().parent) as place:
+                unjudged = Path(place) / "unjudged"
+                write_packed(unjudged, arrays, names, {})
+                columns = _estimates(judge, PackedDataset(unjudged), args.workers)
+        write_packed(args.output, arrays, names, columns, info)
     except OSError as error:
         raise DataError(
             f"cannot write {args.output} ({error}); free some disk space"
@@ -67,6 +95,21 @@ def run(args: argparse.Namespace) -> int:
         f"known one ({parents} of {len(known)} took part)"
     )
     return 0
+
+
+def _estimates(
+    judge: CrystalVAE, crystals: PackedDataset, workers: int | None
+) -> dict[str, np.ndarray]:
+    """Columns of what the networks beside a model say, NaN where they say nothing."""
+    import numpy as np
+
+    from crystalvae.design.estimates import estimate_columns
+
+    rows = estimate_columns(judge, list(crystals), num_workers=workers)
+    names = sorted({name for row in rows for name in row})
+    return {
+        name: np.array([row.get(name, np.nan) for row in rows], float) for name in names
+    }
 
 
 def _require_place(output: Path) -> None:

@@ -1,12 +1,19 @@
 import argparse
 import json
 
+import numpy as np
 import pytest
 from ase.io import read
 
 from crystalvae.cli import VERBS, _how_to_go_on, main
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.packed import PackedDataset, pack, write_packed
+from crystalvae.data.prototypes import prototype_crystals
+from crystalvae.decoder import DecoderConfig
 from crystalvae.model import CrystalVAE
+from crystalvae.stability.score import stability_estimates
+from crystalvae.training.config import Source
+from crystalvae.training.data import load_sources
 from tests.cli.conftest import table
 from tests.conftest import REFERENCE
 from tests.stability.test_network import tiny_network
@@ -71,6 +78,25 @@ def test_screening_ranks_by_the_estimate(judging_dir, tmp_path):
     dense = [float(row["density_value"]) for row in rows]
     assert dense == sorted(dense, reverse=True)
     assert all(row["stable_probability"] for row in rows)
+
+
+def test_relatives_of_crystals_are_judged(judging_dir, tmp_path):
+    known, more = tmp_path / "known", tmp_path / "more"
+    built = list(prototype_crystals())[::40]
+    write_packed(known, pack([c for _, c in built]), [name for name, _ in built], {})
+    command = ["substitute", str(known), "-n", "20", "-o", str(more), *ALONE]
+    assert main([*command, "--estimate", judging_dir]) == 0
+    relatives = PackedDataset(more)
+    network = CrystalVAE.from_pretrained(judging_dir).stability
+    judged = stability_estimates(network, list(relatives))
+    assert relatives.properties["stable_probability"] == pytest.approx(
+        [estimate.probability for estimate in judged], abs=1e-3
+    )
+    limit = float(np.median(relatives.properties["e_above_hull_estimate"]))
+    source = Source(path="more", at_most={"e_above_hull_estimate": limit})
+    chosen = load_sources([source], tmp_path, DecoderConfig())
+    assert 0 < len(chosen.store) < len(relatives)
+    assert [path.name for path in tmp_path.iterdir() if "tmp" in path.name] == []
 
 
 def test_a_model_without_the_network_says_so(model_dir, tmp_path, capsys):
