@@ -43,7 +43,12 @@ SAVE_EVERY = 32
 
 
 @cache
-def _featurizers() -> tuple[Any, Any]:
+def require_featurizers() -> tuple[Any, Any]:
+    """CrystalNN's fingerprint and Magpie's features.
+
+    Raises:
+        ConfigError: matminer is not installed.
+    """
     try:
         from matminer.featurizers.composition.composite import ElementProperty
         from matminer.featurizers.site.fingerprint import CrystalNNFingerprint
@@ -71,7 +76,7 @@ def crystal_fingerprints(
     Raises:
         ConfigError: matminer is not installed.
     """
-    site_featurizer, composition_featurizer = _featurizers()
+    site_featurizer, composition_featurizer = require_featurizers()
     structure = crystal.to_structure()
     _, _, _, site = crystal.expand_primitive()
     _, first, size = np.unique(site, return_index=True, return_counts=True)

@@ -40,7 +40,12 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from crystalvae.benchmark.coverage import CUTOFFS, coverage, fingerprints
+    from crystalvae.benchmark.coverage import (
+        CUTOFFS,
+        coverage,
+        fingerprints,
+        require_featurizers,
+    )
     from crystalvae.benchmark.generation import generation_metrics
     from crystalvae.benchmark.report import metrics_table
     from crystalvae.data.load import load_crystals, usable_crystals
@@ -55,6 +60,12 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("-n must be at least 2")
     if args.coverage is not None and args.reference is None:
         raise ConfigError("--coverage needs a --reference")
+    if args.coverage is not None:
+        require_featurizers()
+    reference, train = (
+        None if path is None else usable_crystals(path)
+        for path in (args.reference, args.train)
+    )
     directory = open_directory(args.output)
     settings = {
         "input": args.input,
@@ -77,10 +88,6 @@ def run(args: argparse.Namespace) -> int:
         settings |= {"prior": args.prior} if args.prior else {}
     else:
         crystals = load_crystals(args.input, args.n, args.seed)
-    reference, train = (
-        None if path is None else usable_crystals(path)
-        for path in (args.reference, args.train)
-    )
     metrics = generation_metrics(crystals, reference, train, num_workers=args.workers)
     floor, chance = None, random.Random(args.seed)
     if reference is not None:

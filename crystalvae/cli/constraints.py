@@ -47,10 +47,10 @@ def parse_range(text: str, what: str) -> tuple[int, int]:
     """
     from crystalvae.errors import ConfigError
 
-    low, _, high = text.partition("-")
+    low, hyphen, high = text.partition("-")
     try:
         first = int(low)
-        last = int(high) if high else first
+        last = int(high) if hyphen else first
     except ValueError as error:
         raise ConfigError(
             f"{what} must be a number or a range A-B, not {text!r}"

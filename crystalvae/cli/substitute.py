@@ -37,9 +37,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--estimate",
         metavar="MODEL",
-        help="add what this model's networks say of each crystal as properties "
-        "(e_above_hull_estimate, stable_probability, residual), by which a training "
-        "can choose (at_most)",
+        help="add what this model's networks say of each crystal as properties; a "
+        "training can choose by them (at_most = { e_above_hull_estimate = 0.1 })",
     )
     add_machine_options(parser, "workers", "progress")
 

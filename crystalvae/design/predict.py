@@ -63,8 +63,8 @@ def predict(
         compositions: atomic number → count in the primitive cell.
         num: crystals for each, at least 1. Without ``draws`` the first is greedy, from
             the prior's mean, and the others are from the prior, as they come. With
-            ``analogues``, up to three quarters of them, the first ones, are analogues
-            as they are.
+            ``analogues``, up to three quarters of them (or one), the first ones, are
+            analogues as they are.
         draws: draws for each out of which to choose the distinct ones that came most
             often (:func:`crystalvae.design.ranking.most_drawn`).
         analogues: known crystals, with whose elements replaced a prediction can begin.
@@ -93,10 +93,11 @@ def predict(
     found: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]
     drawn: list[list[AsymmetricUnit | None]] = [[] for _ in compositions]
     if analogues is not None:
-        most = num - num // 4
         for row, composition in enumerate(compositions):
-            for known in analogues.propose(composition, most):
+            for known in analogues.propose(composition, num - num // 4):
                 found[row].append(known.crystal)
+        if listed is not None:
+            found = _unlisted(found, listed, num_workers)
     missing = [num - len(own) for own in found]
     wanted = [0 if m < 1 else max(m, draws or 0) for m in missing]
     short = [row for row, count in enumerate(wanted) if count]
@@ -116,7 +117,6 @@ def predict(
         if advance is not None:
             advance(len(job.rows))
     if listed is not None:
-        found = _unlisted(found, listed, num_workers)
         drawn = _unlisted(drawn, listed, num_workers)
     if draws is not None:
         drawn = most_drawn(model, drawn, beta=beta, num_workers=num_workers)

@@ -47,7 +47,9 @@ def sampling_defaults(
         part_temperature = exceptions.get("part_temperature", {})
     if stop_bias is None:
         stop_bias = exceptions.get("stop_bias", 0.0)
-    biases = Counter(exceptions.get("element_bias", {}))
+    unseen = set(unseen_elements(model))
+    fitted = exceptions.get("element_bias", {})
+    biases = Counter({s: bias for s, bias in fitted.items() if s not in unseen})
     biases.update(element_bias or {})
     if beta is None:
         beta = chosen.get("beta", model.config.latent.beta_max)
@@ -68,7 +70,8 @@ def sampling_options(
 ) -> SamplingOptions:
     """The part of :func:`sampling_defaults` that is said of every choice.
 
-    Elements that the model never saw are not chosen, unless there is no other.
+    Elements that the model never saw are not chosen, unless there is no other or they
+    were given a bias of their own.
 
     Args:
         model: the model.

@@ -130,7 +130,8 @@ def plot_tradeoff(rows: Sequence[dict[str, float]], output: Path) -> None:
     if "valid" in base:
         for name in ("complete", "valid"):
             axes[1, 1].plot(beta, column(name), "o-", label=f"draws, {name}")
-    units = [row["active_units"] / max(column("active_units")) for row in rows]
+    most = max(1, *column("active_units"))
+    units = [row["active_units"] / most for row in rows]
     axes[1, 1].plot(beta, units, "k:", label="active units, share of the most")
     for axis in axes.flat[1:]:
         axis.set_xlabel("β")

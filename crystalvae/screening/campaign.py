@@ -88,8 +88,8 @@ def screen(
         names: checks to run.
         reference: known crystals; None leaves novelty not computed.
         reference_name: what to call them.
-        rank_by: one of :data:`SCORES`, highest first, or the name of a number that came
-            with the input, lowest first.
+        rank_by: ``novelty``, ``density`` (g/cm³) or ``volume`` (Å³ an atom), highest
+            first; ``num_sites``, or a number that came with the input, lowest first.
         num_workers: processes; None is one a core.
         scheduler: address of a Dask scheduler that does the checks instead.
         progress: show a bar on stderr.
@@ -220,10 +220,10 @@ def _rank(
             return -nearest.get(place, (0.0, ""))[0]
         if rank_by == "num_sites":
             return len(crystal.wyckoffs)
-        if rank_by in SCORES:
-            result = item.record.results.get(rank_by)
-            value = result.value if result is not None else None
-            return -(value if value is not None else float("-inf"))
+        if rank_by == "density":
+            return -crystal.density
+        if rank_by == "volume":
+            return -crystal.volume / crystal.num_atoms
         return item.properties.get(rank_by, float("inf"))
 
     if rank_by not in SCORES and not any(

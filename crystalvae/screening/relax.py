@@ -61,7 +61,8 @@ def relax(
         seconds: give up after so long.
 
     Raises:
-        RuntimeError: the potential failed or ran into the time limit.
+        RuntimeError: the potential or the symmetry's search failed, or the time was
+            over.
     """
     from ase.constraints import FixSymmetry
     from ase.filters import FrechetCellFilter
@@ -69,9 +70,9 @@ def relax(
 
     moved = atoms.copy()
     moved.calc = calculator
-    if keep_symmetry:
-        moved.set_constraint(FixSymmetry(moved, symprec=1e-3))
     try:
+        if keep_symmetry:
+            moved.set_constraint(FixSymmetry(moved, symprec=1e-3))
         with time_limit(seconds):
             start = moved.get_potential_energy() / len(moved)
             optimizer = FIRE(FrechetCellFilter(moved), logfile=None)
@@ -80,7 +81,7 @@ def relax(
     except TooLong as error:
         raise RuntimeError(f"it took more than {seconds} s") from error
     except Exception as error:
-        raise RuntimeError(f"the potential failed: {error}") from error
+        raise RuntimeError(f"the relaxation failed: {error}") from error
     shift = moved.get_scaled_positions() - atoms.get_scaled_positions()
     shift -= np.round(shift)
     shift -= shift.mean(0)

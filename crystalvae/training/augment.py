@@ -47,6 +47,7 @@ def exchange_elements(
     fresh = score.topk(slots, dim=1).indices
     replaced = torch.rand(size, slots, generator=generator).to(device) < share
     replaced &= chosen[:, None] & (batch.comp_element > 0)
+    replaced &= score.gather(1, fresh) > -1e8  # where too few elements are to be had
     element = torch.where(replaced, fresh, batch.comp_element)
 
     same = batch.comp_element[:, None, :] == batch.atomic_numbers[..., None]

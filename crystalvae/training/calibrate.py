@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions
+from crystalvae.generation.options import MOST_BIAS
 from crystalvae.generation.prefix import Decoding
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
@@ -86,7 +87,8 @@ def calibrate_elements(
         progress: show a bar on stderr.
 
     Returns:
-        Symbol → bias, without those that round to 0.000.
+        Symbol → bias, without those that round to 0.000 and elements that are not to be
+        drawn (a bias of -:data:`~crystalvae.generation.options.MOST_BIAS`).
 
     Raises:
         ConfigError: there is nothing of that name to match, or all draws are of one
@@ -95,6 +97,7 @@ def calibrate_elements(
     if match not in MATCHES:
         raise ConfigError(f"match is one of {', '.join(MATCHES)}, not {match!r}")
     bias = options.bias_of_elements().double()
+    banned = bias <= -MOST_BIAS
     mass = torch.from_numpy(atomic_masses[:MAX_Z])
     mean = shares @ mass
     wanted = num * shares + PSEUDO_COUNT
@@ -112,6 +115,7 @@ def calibrate_elements(
         else:
             change = (wanted / (num * found + PSEUDO_COUNT)).log()
         bias[1:] += STEP * change[1:]
+        bias = bias.clamp(-MOST_BIAS, MOST_BIAS).masked_fill(banned, -MOST_BIAS)
         if turn >= rounds // 2:
             total += bias / (rounds - rounds // 2)
         logger.info(
@@ -120,7 +124,7 @@ def calibrate_elements(
             float((found - shares).abs().sum()),
             float(found @ mass - mean),
         )
-    return _named(total)
+    return _named(total.masked_fill(banned, 0.0))
 
 
 @torch.no_grad()

@@ -19,12 +19,18 @@ def may_resume(path: Path, resume: bool) -> bool:
     """Whether there is a checkpoint to go on from.
 
     Raises:
-        DataError: there is one, and nobody asked to resume.
+        DataError: there is one, and nobody asked to resume; or there is none, but what
+            a run found.
     """
     if path.exists() and not resume:
         raise DataError(
             f"{path.parent} already holds a run; add --resume to go on with it, or "
             "choose another directory"
+        )
+    if not path.exists() and (path.parent / "best").exists():
+        raise DataError(
+            f"{path.parent} holds a run without {path.name}, from which it could go "
+            "on; choose another directory"
         )
     return path.exists()
 
@@ -84,5 +90,5 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     except Exception as error:
         raise CheckpointError(
             f"{path} is truncated or no checkpoint ({type(error).__name__}); "
-            "delete it to start again, or restore a copy"
+            "restore a copy, or start again in another directory"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, replace
 from math import inf
@@ -17,6 +18,8 @@ from crystalvae.data.packed import PackedDataset
 from crystalvae.decoder import DecoderConfig
 from crystalvae.errors import ConfigError
 from crystalvae.training.config import Source
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,15 @@ def load_sources(
         largest = np.maximum.reduceat(dataset.comp_count, dataset.comp_offset[:-1])
         fits &= largest <= limits.max_count
         rows = np.flatnonzero(keep & fits)
+        if not fits.all():
+            logger.warning(
+                f"{source.path}: {int((~fits).sum())} of {len(fits)} crystals are "
+                f"larger than the model can emit ({limits.max_sites} sites, "
+                f"{limits.max_elements} elements, {limits.max_count} atoms of one) and "
+                "left out"
+            )
+        if not len(rows):
+            logger.warning(f"{source.path}: no crystal of {len(fits)} is used")
         store = CrystalStore.from_packed(dataset, rows)
         if label is not None:
             labels.append(torch.tensor(dataset.properties[label][rows]).float())
@@ -118,7 +130,12 @@ def load_sources(
         caps.append(torch.tensor(own).expand(len(store), 3))
         taken.append((len(store), math.ceil(source.share * len(store) - 1e-6)))
     if not stores or not sum(len(store) for store in stores):
-        raise ConfigError("no crystals to load: name packed data sets in [data]")
+        named = ", ".join(source.path for source in sources)
+        raise ConfigError(
+            f"nothing of {named} can be used: see at_most, and the model's limits"
+            if named
+            else "no crystals to load: name packed data sets in [data]"
+        )
     return Crystals(
         join_stores(stores),
         BetaCaps(*torch.cat(caps).unbind(1)),

@@ -30,7 +30,12 @@ from crystalvae.training.checkpoint import (
 from crystalvae.training.config import Source
 from crystalvae.training.data import Crystals, epoch_batches, load_sources
 from crystalvae.training.rows import append_row, truncate_rows
-from crystalvae.training.schedule import rate_at, share_done, warn_if_short
+from crystalvae.training.schedule import (
+    rate_at,
+    share_done,
+    warn_if_ended,
+    warn_if_short,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +213,7 @@ class NetworkTrainer(ABC):
                 self._end_of_epoch(epoch, loss)
                 self.epochs = epoch + 1
                 self._save(last)
+        warn_if_ended(self.step, total, options)
         return self.output / "best"
 
     def _batches(self, epoch: int) -> list[Tensor]:

@@ -43,6 +43,18 @@ def warn_if_short(total: int, options: TrainingConfig | NetworkTraining) -> None
         )
 
 
+def warn_if_ended(
+    step: int, total: int, options: TrainingConfig | NetworkTraining
+) -> None:
+    """Likewise where its time ended it."""
+    if step < min(total, 4 * options.warmup_steps):
+        logger.warning(
+            f"the time was over after {step} steps, {min(step, options.warmup_steps)} "
+            "of them in the warm-up; raise training.minutes or lower "
+            "training.warmup_steps"
+        )
+
+
 def draw_beta(
     caps: Tensor,
     latent: LatentConfig,

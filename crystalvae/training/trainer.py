@@ -8,9 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +35,13 @@ from crystalvae.training.checkpoint import (
 )
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_sources
+from crystalvae.training.precision import fast_products, resolve_precision
 from crystalvae.training.rows import append_row, truncate_rows
 from crystalvae.training.schedule import (
     draw_beta,
     rate_at,
     share_done,
+    warn_if_ended,
     warn_if_short,
 )
 from crystalvae.training.start import start_from
@@ -68,6 +68,10 @@ class Progress:
     """Time spent training."""
     gradient_norm: float = 0.0
     """Running average of the gradient's norm."""
+    validated: int = 0
+    """Step of the last validation."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Terms of the loss, added up since then."""
 
 
 class Trainer:
@@ -210,6 +214,7 @@ class Trainer:
         if may_resume(last, resume):
             self._load(last)
         if self.fabric.is_global_zero:
+            truncate_rows(self.output / "metrics.csv", self.progress.step)
             with replacing(self.output / "config.json") as partial:
                 config = dataclasses.asdict(self.config)
                 partial.write_text(json.dumps(config, indent=1), encoding="utf-8")
@@ -225,9 +230,12 @@ class Trainer:
         )
         start = self.progress.step
         began = time.perf_counter() - self.progress.seconds
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, Tensor | float] = dict(self.progress.sums)
         window, crystals = time.perf_counter(), 0
-        for epoch in range(start // per_epoch, options.epochs):
+        first = start // per_epoch
+        if start > self.progress.validated and start % per_epoch == 0:
+            first -= 1  # whose end may still have to be judged
+        for epoch in range(first, options.epochs):
             batches = self._batches(epoch)
             self.model.train()
             for index in batches[self.progress.step - epoch * per_epoch :]:
@@ -253,20 +261,22 @@ class Trainer:
                     kl = float(terms["kl"])
                     bar.set_postfix_str(f"loss {loss:.2f} kl {kl:.1f} {speed:.0f}/s")
                 if saving:
-                    self._save(last)
+                    self._save(last, sums)
+            steps = self.progress.step - self.progress.validated
             seconds = self.progress.seconds
             over = share_done(self.progress.step, total, seconds, options) >= 1
-            if not crystals:
-                break
-            if (epoch + 1) % options.validate_every and not over:
+            if not steps or ((epoch + 1) % options.validate_every and not over):
                 continue
-            count = max(1, crystals // world // options.batch_size)
-            mean = {name: float(value) / count for name, value in sums.items()}
-            require_finite(mean.get("loss", 0.0), f"in epoch {epoch + 1}")
+            mean = {name: float(value) / steps for name, value in sums.items()}
+            require_finite(mean["loss"], f"in epoch {epoch + 1}")
             speed = crystals / (time.perf_counter() - window)
             self._end_of_epoch(epoch, mean, speed)
-            self._save(last)
-            sums, window, crystals = {}, time.perf_counter(), 0
+            self.progress.validated, sums = self.progress.step, {}
+            self._save(last, sums)
+            window, crystals = time.perf_counter(), 0
+            if over:
+                break
+        warn_if_ended(self.progress.step, total, options)
         bar.close()
         if self.fabric.is_global_zero:
             from crystalvae.training.plots import plot_curves
@@ -349,7 +359,8 @@ class Trainer:
             )
         return {"trained_on": own}
 
-    def _save(self, path: Path) -> None:
+    def _save(self, path: Path, sums: dict[str, Tensor | float]) -> None:
+        self.progress.sums = {name: float(value) for name, value in sums.items()}
         if not self.fabric.is_global_zero:
             return
         state = {
@@ -370,31 +381,3 @@ class Trainer:
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
-        truncate_rows(path.with_name("metrics.csv"), self.progress.step)
-
-
-@contextmanager
-def fast_products(device: torch.device) -> Iterator[None]:
-    """TF32 products on a GPU; geometry outside the model keeps all its digits."""
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def resolve_precision(precision: str, accelerator: str) -> str:
-    """What ``auto`` stands for on this machine; anything else is returned as it is.
-
-    Args:
-        precision: of :class:`TrainingConfig`.
-        accelerator: Fabric's accelerator.
-    """
-    if precision != "auto":
-        return precision
-    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
-        return "32-true"
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bf16-mixed" if supported() else "32-true"

@@ -142,6 +142,7 @@ def test_substitutes_train_beside_the_crystals(tmp_path, capsys):
         (["sample", "{model}", "-o", "{tmp}/a", "--elements", "Qq"], "no element"),
         (["sample", "{model}", "-o", "{tmp}/a", "--space-group", "400"], "230"),
         (["sample", "{model}", "-o", "{tmp}/a", "--num-atoms", "9-2"], "empty range"),
+        (["sample", "{model}", "-o", "{tmp}/a", "--num-atoms", "4-"], "a range A-B"),
         (["validate", "{tmp}/none.csv", "-o", "{tmp}/a"], "no file"),
         (["validate", "{tmp}/empty", "-o", "{tmp}/a"], "holds no"),
         (["prepare", "{tmp}/empty", "-o", "{tmp}/a"], "holds no"),

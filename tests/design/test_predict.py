@@ -193,3 +193,18 @@ def test_listed_structures_are_not_predicted_again(tiny_model):
         listed=ReferenceIndex([salt]),
     )[0]
     assert not any(is_known([c for c in again if c], ReferenceIndex([salt])))
+
+
+def test_a_listed_analogue_leaves_its_place_to_a_draw(tiny_model):
+    salt = AsymmetricUnit.from_structure(REFERENCE["nacl"][0])
+    listed = ReferenceIndex([salt])
+    own = predict(tiny_model, [CELLS[1]], 12, temperature=2.0, listed=listed)[0]
+    both = predict(
+        tiny_model,
+        [CELLS[1]],
+        12,
+        temperature=2.0,
+        listed=listed,
+        analogues=Analogues([salt]),
+    )[0]
+    assert sum(c is not None for c in both) == sum(c is not None for c in own) > 0

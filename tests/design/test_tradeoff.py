@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from crystalvae.cli import main
-from crystalvae.design.tradeoff import tradeoff
+from crystalvae.design.tradeoff import plot_tradeoff, tradeoff
 
 
 def test_rows_obey_their_laws(tiny_model, crystals):
@@ -17,6 +17,13 @@ def test_rows_obey_their_laws(tiny_model, crystals):
         assert 0 <= row["active_units"] <= latent.dim
         assert row["sites_right"] <= min(row["composition_right"], row["group_right"])
         assert row["valid"] <= row["complete"] <= 1
+
+
+def test_a_collapsed_model_is_plotted_as_well(tiny_model, crystals, tmp_path):
+    rows = tradeoff(tiny_model, crystals[:1], points=2, num_draws=0)
+    assert {row["active_units"] for row in rows} == {0}
+    plot_tradeoff(rows, tmp_path / "flat.png")
+    assert (tmp_path / "flat.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_command(tiny_model, tmp_path, crystals):

@@ -183,6 +183,19 @@ def test_a_cluster_gives_the_same(folder, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("rank_by", ["density", "volume"])
+def test_ranks_also_by_what_was_not_checked(folder, tmp_path, rank_by):
+    found = screen(
+        folder, tmp_path / "out", names=["distance"], rank_by=rank_by, num_workers=1
+    )
+    crystals = [found.inspected[place].crystal for place in found.survivors]
+    values = [
+        c.density if rank_by == "density" else c.volume / c.num_atoms for c in crystals
+    ]
+    assert len(set(values)) > 2
+    assert values == sorted(values, reverse=True)
+
+
 def test_wrong_wishes_are_explained(folder, tmp_path):
     with pytest.raises(ConfigError, match="known are"):
         screen(folder, tmp_path / "a", names=["beauty"], num_workers=1)

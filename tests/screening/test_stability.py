@@ -97,6 +97,15 @@ def test_relaxation_finds_the_lattice_constant(symbol):
     assert ends[1].rmsd < 1e-6
 
 
+def test_a_crystal_without_a_symmetry_is_a_failed_relaxation(monkeypatch):
+    def lost(*_, **__):
+        raise ValueError("no spacegroup")
+
+    monkeypatch.setattr("ase.constraints.FixSymmetry", lost)
+    with pytest.raises(RuntimeError, match="no spacegroup"):
+        relax(bulk("Cu"), load_potential("emt"))
+
+
 @pytest.mark.parametrize(
     "name",
     ["cscl", "wurtzite", "rutile", "perovskite", "quartz", "monoclinic", "polar"],
@@ -185,7 +194,7 @@ def test_what_cannot_be_judged_says_so(tmp_path):
     verdicts = [item.record.results["stable"] for item in campaign.inspected]
     assert [verdict.passed for verdict in verdicts] == [None, None]
     assert "no known crystals" in verdicts[0].message
-    assert "potential failed" in verdicts[1].message
+    assert "relaxation failed" in verdicts[1].message
     assert set(relaxed) == {0}
     assert stability_summary(campaign, relaxed, StabilityOptions())["judged"] == 0
 

@@ -54,6 +54,18 @@ def test_exchanged_elements_keep_the_stoichiometry(batch, crystals):
         )
 
 
+def test_only_elements_that_occur_are_put_in(batch):
+    frequency = torch.zeros(119)
+    frequency[[8, 11, 17]] = 1.0
+    before = set(batch.comp_element.unique().tolist())
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        new = exchange_elements(batch, everything(batch), frequency, generator, 1.0)
+        came = set(new.comp_element.unique().tolist()) - before
+        assert came <= {8, 11, 17}
+        assert (new.comp_element > 0).sum() == (batch.comp_element > 0).sum()
+
+
 def test_what_is_not_chosen_is_not_changed(batch):
     generator = torch.Generator().manual_seed(0)
     nothing = ~everything(batch)

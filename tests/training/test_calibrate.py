@@ -6,7 +6,7 @@ from ase.data import atomic_masses, atomic_numbers
 
 from crystalvae.cli import main
 from crystalvae.data.packed import PackedDataset, pack, write_packed
-from crystalvae.design.settings import sampling_defaults
+from crystalvae.design.settings import sampling_defaults, sampling_options
 from crystalvae.errors import ConfigError
 from crystalvae.generation import SamplingOptions
 from crystalvae.model import CrystalVAE
@@ -112,6 +112,26 @@ def test_the_command_writes_a_model_that_draws_so(tiny_model, crystals, tmp_path
         CrystalVAE.from_pretrained(tmp_path / "model").decoder.species.weight,
     )
     assert main(command) == 1
+
+
+@pytest.mark.parametrize("match", ["mass", "elements"])
+def test_elements_that_were_never_seen_stay_away(tiny_model, match):
+    seen = ["Li", "O", "Ti", "Pb", "Cl"]
+    tiny_model.card = {"trained_on": {"max_atoms": 9, "elements": seen}}
+    tiny_model.card["sampling"] = {"element_bias": {"Po": 0.3, "O": 0.1}}
+    how = sampling_defaults(tiny_model, temperature=None)
+    assert how["element_bias"] == {"O": 0.1}
+    bias = calibrate_elements(
+        tiny_model,
+        element_shares([{3: 1, 82: 3}]),
+        beta=0.5,
+        options=sampling_options(tiny_model, how | {"temperature": 1.0}),
+        match=match,
+        rounds=4,
+        num=200,
+    )
+    assert set(bias) <= set(seen)
+    assert bias["Pb"] > 0
 
 
 def test_an_asked_bias_comes_on_top_of_the_cards(tiny_model):

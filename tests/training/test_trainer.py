@@ -13,7 +13,8 @@ from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
 from crystalvae.training.config import RunConfig, Source
 from crystalvae.training.data import epoch_batches, load_sources
-from crystalvae.training.trainer import Trainer, resolve_precision
+from crystalvae.training.precision import resolve_precision
+from crystalvae.training.trainer import Trainer
 from tests.conftest import REFERENCE, TINY_OPTIONS
 
 
@@ -133,6 +134,75 @@ def test_killed_run_resumes_to_the_same_weights(dataset, tmp_path, monkeypatch):
     assert [r["val_loss"] for r in rows(killed)] == [
         r["val_loss"] for r in rows(tmp_path / "whole")
     ]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_run_killed_while_it_validates_is_judged_all_the_same(
+    dataset, tmp_path, monkeypatch, every
+):
+    config = run_config(dataset, 3, save_every=1, validate_every=every)
+    train(config, tmp_path / "whole")
+    original = Trainer._end_of_epoch
+
+    def dying(self, epoch, mean, speed):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        original(self, epoch, mean, speed)
+
+    monkeypatch.setattr(Trainer, "_end_of_epoch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "killed")
+    monkeypatch.setattr(Trainer, "_end_of_epoch", original)
+    best = train(config, tmp_path / "killed", resume=True)
+    assert CrystalVAE.from_pretrained(best).card["epoch"] >= 1
+    for one, two in zip(rows(tmp_path / "whole"), rows(tmp_path / "killed")):
+        for name in ("epoch", "step", "train_loss", "train_kl", "val_loss"):
+            assert one[name] == two[name]
+    assert len(rows(tmp_path / "killed")) == 3 // every
+    train(config, tmp_path / "killed", resume=True)
+    assert len(rows(tmp_path / "killed")) == 3 // every
+
+
+def test_the_mean_loss_is_that_of_a_step(dataset, tmp_path):
+    few = dataclasses.asdict(run_config(dataset, 4, learning_rate=1e-9))
+    few["training"]["batch_size"] = 1000
+    means = []
+    for every in (1, 4):
+        few["training"]["validate_every"] = every
+        train(from_dict(RunConfig, few), tmp_path / str(every))
+        found = [float(r["train_loss"]) for r in rows(tmp_path / str(every))]
+        means.append(sum(found) / len(found))
+    assert means[0] == pytest.approx(means[1], rel=1e-3)
+
+
+def test_a_run_ends_with_its_time(dataset, tmp_path, caplog):
+    config = run_config(dataset, 10_000, minutes=0.05, warmup_steps=100_000)
+    best = train(config, tmp_path / "run")
+    step = int(rows(tmp_path / "run")[-1]["step"])
+    assert 0 < step < 10_000
+    assert CrystalVAE.from_pretrained(best).card["epoch"] >= 1
+    assert "the time was over after" in caplog.text
+    train(config, tmp_path / "run", resume=True)
+    assert int(rows(tmp_path / "run")[-1]["step"]) == step
+
+
+def test_what_a_run_found_is_not_overwritten_without_its_checkpoint(dataset, tmp_path):
+    train(run_config(dataset, 1), tmp_path / "run")
+    (tmp_path / "run" / "last.pt").unlink()
+    for resume in (False, True):
+        with pytest.raises(DataError, match="choose another"):
+            train(run_config(dataset, 1), tmp_path / "run", resume=resume)
+
+
+def test_what_is_left_out_is_said(dataset, tmp_path, caplog):
+    small = dataclasses.replace(run_config(dataset).model.decoder, max_sites=1)
+    sources = [Source(path=str(dataset))]
+    kept = load_sources(sources, tmp_path, small)
+    assert 0 < len(kept.store) < 4 * len(REFERENCE)
+    assert "larger than the model can emit" in caplog.text
+    none = dataclasses.replace(small, max_elements=0)
+    with pytest.raises(ConfigError, match=r"nothing of .* can be used"):
+        load_sources(sources, tmp_path, none)
 
 
 def dying_step(original, at):
