@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         columns = {}
         if judge is not None:
-            with TemporaryDirectory(dir=args.output.absolute().parent) as place:
+            with TemporaryDirectory(
+                dir=args.output.absolute().parent, ignore_cleanup_errors=True
+            ) as place:
                 unjudged = Path(place) / "unjudged"
                 write_packed(unjudged, arrays, names, {})
                 columns = _estimates(judge, PackedDataset(unjudged), args.workers)

@@ -170,6 +170,17 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path, dataset):
     assert epochs == ["1", "2", "3", "4"]
 
 
+def test_a_run_ends_with_its_time(tmp_path, dataset, caplog):
+    config = run_config(dataset, 500, minutes=0.03, warmup_steps=100)
+    best = train(config, tmp_path / "run")
+    last = read_rows(tmp_path / "run" / "metrics.csv")[-1]
+    assert 0 < int(last["step"]) < 100
+    assert load_refiner(best) is not None
+    assert "the time was over after" in caplog.text
+    train(config, tmp_path / "run", resume=True)
+    assert read_rows(tmp_path / "run" / "metrics.csv")[-1] == last
+
+
 def test_another_run_is_not_overwritten(tmp_path, dataset):
     train(run_config(dataset, 1), tmp_path / "run")
     with pytest.raises(DataError, match="--resume"):

@@ -13,7 +13,7 @@ from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
 from crystalvae.training.config import RunConfig, Source
 from crystalvae.training.data import epoch_batches, load_sources
-from crystalvae.training.precision import resolve_precision
+from crystalvae.training.precision import fast_products, resolve_precision
 from crystalvae.training.trainer import Trainer
 from tests.conftest import REFERENCE, TINY_OPTIONS
 
@@ -328,3 +328,13 @@ def test_what_a_run_began_with_is_not_forgotten(dataset, tmp_path):
     config = run_config(path, 1)
     alone = CrystalVAE.from_pretrained(train(config, tmp_path / "alone"), "cpu")
     assert alone.card["trained_on"] == {"max_atoms": 1, "elements": ["Cu"]}
+
+
+def test_products_are_fast_on_gpus_alone_and_no_longer_than_asked():
+    before = torch.get_float32_matmul_precision()
+    with fast_products(torch.device("cpu")):
+        assert torch.get_float32_matmul_precision() == before
+    with pytest.raises(KeyboardInterrupt), fast_products(torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == "high"
+        raise KeyboardInterrupt
+    assert torch.get_float32_matmul_precision() == before
