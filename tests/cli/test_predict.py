@@ -54,7 +54,7 @@ def test_known_structures_are_all_counted(model_dir, tmp_path, capsys):
     arguments[arguments.index(str(again))] = str(tmp_path / "other")
     assert main([*arguments, "--no-cifs", "--unlisted", str(folder)]) == 0
     other = json.loads((tmp_path / "other" / "summary.json").read_text())["first"]
-    assert other["match_rate"] == 0
+    assert other["match_rate"] < known["match_rate"]  # of draws, by a wider tolerance
 
 
 @pytest.mark.parametrize(
