@@ -163,16 +163,12 @@ def _draw(
     num: int,
     draws: int | None = None,
     listed: Any = None,
+    analogues: Any = None,
 ) -> list:
     from tqdm import tqdm
 
-    from crystalvae.data.load import open_known
-    from crystalvae.design.analogues import Analogues
     from crystalvae.design.predict import predict
 
-    analogues = None
-    if args.analogues is not None:
-        analogues = Analogues(open_known(args.analogues))
     disable = None if args.progress else True
     total = len(cells) * (draws or num)
     with tqdm(total=total, unit="crystal", disable=disable) as bar:
@@ -192,6 +188,14 @@ def _draw(
         )
 
 
+def _analogues(args: argparse.Namespace) -> Any:
+    """The known crystals of ``--analogues`` by kind of formula, None without."""
+    from crystalvae.data.load import open_known
+    from crystalvae.design.analogues import Analogues
+
+    return None if args.analogues is None else Analogues(open_known(args.analogues))
+
+
 def _listed(args: argparse.Namespace) -> Any:
     """The known crystals of ``--unlisted`` by formula, None without."""
     from crystalvae.data.load import open_known
@@ -209,13 +213,14 @@ def _predict_formula(
     settings: dict[str, Any],
     cells: list[dict[int, int]],
 ) -> int:
+    from crystalvae.design.analogues import analogue_names
     from crystalvae.design.output import write_crystals
     from crystalvae.design.ranking import distinct_ranked, numbered_rows
     from crystalvae.errors import CrystalVAEError
     from crystalvae.screening.uniqueness import is_known
 
-    listed = _listed(args)
-    draws = _draw(args, model, cells, args.draws or args.n)
+    listed, analogues = _listed(args), _analogues(args)
+    draws = _draw(args, model, cells, args.draws or args.n, analogues=analogues)
     drawn = [crystal for own in draws for crystal in own]
     ranked, fallen = distinct_ranked(
         model, drawn, beta=args.beta, num_workers=args.workers
@@ -246,6 +251,10 @@ def _predict_formula(
         }
         for item in ranked
     ]
+    if analogues is not None:
+        names = analogue_names(analogues, cells, crystals, num_workers=args.workers)
+        for row, name in zip(columns, names):
+            row["analogue_of"] = name
     names, rows = numbered_rows(
         model, crystals, columns, digits=3, num_workers=args.workers
     )
@@ -295,7 +304,9 @@ def _predict_known(
         raise DataError(f"{args.input} holds no structure that can be predicted")
     began = time.perf_counter()
     wanted = [crystal.composition for crystal in references]
-    draws = _draw(args, model, wanted, args.n, args.draws, _listed(args))
+    draws = _draw(
+        args, model, wanted, args.n, args.draws, _listed(args), _analogues(args)
+    )
     seconds = time.perf_counter() - began
     flat = [crystal for own in draws for crystal in own]
     scores = log_likelihoods(model, flat, beta=args.beta)

@@ -22,6 +22,7 @@ from crystalvae.data.packed import compositions_of
 from crystalvae.errors import InvalidStructureError
 from crystalvae.screening.base import element_table
 from crystalvae.screening.elements import periodic_place
+from crystalvae.screening.uniqueness import ReferenceIndex, find_known
 from crystalvae.symmetry.standardize import standardize
 from crystalvae.symmetry.tables import symmetry_tables
 
@@ -192,3 +193,37 @@ def renamed(crystal: AsymmetricUnit, names: dict[int, int]) -> AsymmetricUnit:
         crystal, lattice=crystal.lattice * scale, atomic_numbers=species
     )
     return standardize(*new.expand()[:3])
+
+
+def analogue_names(
+    analogues: Analogues,
+    compositions: Sequence[dict[int, int]],
+    crystals: Sequence[AsymmetricUnit],
+    *,
+    num: int = 100,
+    num_workers: int | None = None,
+) -> list[str]:
+    """Whose structure crystals have, up to the elements.
+
+    Args:
+        analogues: known crystals.
+        compositions: whose analogues are looked at.
+        crystals: of these compositions.
+        num: analogues of each composition that are looked at, the best ones.
+        num_workers: processes; None is one a core.
+
+    Returns:
+        Formula and name of the known crystal, such as ``CaTiO3 (mp-5827)``, or nothing.
+    """
+    own = [a for c in compositions for a in analogues.propose(c, num)]
+    index = ReferenceIndex([analogue.crystal for analogue in own])
+    ids = getattr(analogues.known, "material_ids", None)
+    names = []
+    for place in find_known(crystals, index, num_workers=num_workers):
+        if place is None:
+            names.append("")
+            continue
+        row = own[place].row
+        name = "" if ids is None else f" ({ids[row]})"
+        names.append(f"{analogues.known[row].formula}{name}")
+    return names

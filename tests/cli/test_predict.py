@@ -5,6 +5,7 @@ import pytest
 from crystalvae.cli import main
 from crystalvae.data.prototypes import prototype_crystals
 from tests.cli.conftest import table
+from tests.conftest import REFERENCE
 
 
 def test_a_formula_is_predicted_and_ranked(model_dir, tmp_path):
@@ -22,6 +23,18 @@ def test_a_formula_is_predicted_and_ranked(model_dir, tmp_path):
     scores = [float(row["log_likelihood"]) for row in rows]
     assert scores == sorted(scores, reverse=True)
     assert {row["formula"] for row in rows} == {"NaCl"}
+
+
+def test_a_prediction_names_the_crystal_whose_structure_it_has(model_dir, tmp_path):
+    known, out = tmp_path / "known", tmp_path / "out"
+    known.mkdir()
+    REFERENCE["nacl"][0].to(str(known / "salt.cif"))
+    arguments = ["predict", model_dir, "--formula", "KBr", "-n", "4", "-o", str(out)]
+    arguments += ["--analogues", str(known), "--workers", "1", "--no-progress"]
+    assert main(arguments) == 0
+    named = sorted(row["analogue_of"] for row in table(out))
+    assert named[-1] == "NaCl"
+    assert set(named[:-1]) <= {""}
 
 
 def test_known_structures_are_all_counted(model_dir, tmp_path, capsys):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from crystalvae.crystal import AsymmetricUnit
-from crystalvae.design.analogues import Analogues, element_distances
+from crystalvae.data.packed import PackedDataset, pack, write_packed
+from crystalvae.design.analogues import Analogues, analogue_names, element_distances
 from crystalvae.screening.elements import periodic_place
 from tests.conftest import REFERENCE
 
@@ -56,6 +57,23 @@ def test_elements_go_to_their_like():
     oxygen = {z: nearest.get_neighbors(site, 2.4) for z, site in _sites(nearest)}
     assert len(oxygen["Zr"]) == 6
     assert len(oxygen["Ba"]) == 0
+
+
+def test_crystals_are_named_after_those_whose_structure_they_have(tmp_path):
+    salt, caesium = unit("nacl"), unit("cscl")
+    write_packed(tmp_path / "k", pack([salt, caesium]), ["rock", "box"], {})
+    wanted = {19: 1, 35: 1}  # KBr
+    rock, box = (
+        recoloured(salt, {11: 19, 17: 35}),
+        recoloured(caesium, {55: 19, 17: 35}),
+    )
+    wide = dataclasses.replace(box, lattice=1.02 * box.lattice)
+    found = [wide, unit("wurtzite"), rock]
+    known = PackedDataset(tmp_path / "k")
+    named = analogue_names(Analogues(known), [wanted], found, num_workers=1)
+    assert named == ["CsCl (box)", "", "NaCl (rock)"]
+    named = analogue_names(Analogues([caesium]), [wanted], found, num_workers=1)
+    assert named == ["CsCl", "", ""]
 
 
 def _sites(structure):
