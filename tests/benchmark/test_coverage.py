@@ -8,6 +8,7 @@ from crystalvae.benchmark.coverage import coverage, crystal_fingerprints, finger
 from crystalvae.benchmark.magpie import MEANS, SPREADS
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.errors import ConfigError
 from tests.conftest import REFERENCE
 
 UNIT = (np.zeros(1), np.ones(1))
@@ -83,6 +84,7 @@ def test_the_table_shows_the_coverage_of_the_data_itself(
         return np.array(rows), np.tile(MEANS, (len(rows), 1))
 
     monkeypatch.setattr(module, "fingerprints", simple)
+    monkeypatch.setattr(module, "require_featurizers", lambda: None)
     folder, half = tmp_path / "in", tmp_path / "half"
     folder.mkdir()
     half.mkdir()
@@ -100,6 +102,25 @@ def test_the_table_shows_the_coverage_of_the_data_itself(
     line = next(x for x in capsys.readouterr().out.split("\n") if "COV-R" in x)
     assert line.count("|") == 5
     assert line.split("|")[4].strip() == f"{content['data']['cov_recall']:.4f}"
+
+
+def test_what_is_missing_is_said_before_anything_is_drawn(
+    crystals, tmp_path, monkeypatch, capsys
+):
+    def absent():
+        raise ConfigError("coverage needs matminer")
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.cif").write_text(crystals[0].to_cif())
+    arguments = ["benchmark", "mp_20", "-n", "5", "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(module, "require_featurizers", absent)
+    monkeypatch.setattr("crystalvae.design.sample.raw_draws", None)
+    reference = ["--reference", str(tmp_path / "in")]
+    assert main([*arguments, *reference, "--coverage", "mp_20"]) == 1
+    assert "needs matminer" in capsys.readouterr().err
+    assert main([*arguments, *reference, "--train", str(tmp_path / "no")]) == 1
+    assert "unexpected" not in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_orbits_give_the_mean_over_atoms():
