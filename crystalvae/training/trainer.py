@@ -380,4 +380,5 @@ class Trainer:
             )
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        saved = state["progress"]
+        self.progress = Progress(**{"validated": saved["step"], **saved})
