@@ -234,6 +234,14 @@ class PackedDataset:
         )
 
 
+def material_id(
+    known: PackedDataset | Sequence[AsymmetricUnit], row: int
+) -> str | None:
+    """Identifier of a crystal in a data set; None in other sequences."""
+    ids = getattr(known, "material_ids", None)
+    return ids[row] if ids else None
+
+
 def compositions_of(
     crystals: PackedDataset | Sequence[AsymmetricUnit],
 ) -> Iterator[dict[int, int]]:

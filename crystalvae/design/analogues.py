@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystalvae.data.packed import compositions_of
+from crystalvae.data.packed import compositions_of, material_id
 from crystalvae.errors import InvalidStructureError
 from crystalvae.screening.base import element_table
 from crystalvae.screening.elements import periodic_place
@@ -217,13 +217,13 @@ def analogue_names(
     """
     own = [a for c in compositions for a in analogues.propose(c, num)]
     index = ReferenceIndex([analogue.crystal for analogue in own])
-    ids = getattr(analogues.known, "material_ids", None)
     names = []
     for place in find_known(crystals, index, num_workers=num_workers):
         if place is None:
             names.append("")
             continue
         row = own[place].row
-        name = "" if ids is None else f" ({ids[row]})"
-        names.append(f"{analogues.known[row].formula}{name}")
+        name = material_id(analogues.known, row)
+        formula = analogues.known[row].formula
+        names.append(formula if name is None else f"{formula} ({name})")
     return names

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystalvae.data.packed import compositions_of
+from crystalvae.data.packed import compositions_of, material_id
 from crystalvae.parallel import process_map
 from crystalvae.screening.match import Match, could_match
 from crystalvae.screening.reduced import Counts, ReducedCell, reduced_cell
@@ -71,8 +71,8 @@ class ReferenceIndex:
 
     def name(self, row: int) -> str:
         """Identifier of a known crystal."""
-        ids = getattr(self.dataset, "material_ids", None)
-        return ids[row] if ids else str(row)
+        name = material_id(self.dataset, row)
+        return str(row) if name is None else name
 
 
 def duplicate_of(

@@ -265,15 +265,14 @@ class Trainer:
             steps = self.progress.step - self.progress.validated
             seconds = self.progress.seconds
             over = share_done(self.progress.step, total, seconds, options) >= 1
-            if not steps or ((epoch + 1) % options.validate_every and not over):
-                continue
-            mean = {name: float(value) / steps for name, value in sums.items()}
-            require_finite(mean["loss"], f"in epoch {epoch + 1}")
-            speed = crystals / (time.perf_counter() - window)
-            self._end_of_epoch(epoch, mean, speed)
-            self.progress.validated, sums = self.progress.step, {}
-            self._save(last, sums)
-            window, crystals = time.perf_counter(), 0
+            if steps and (over or (epoch + 1) % options.validate_every == 0):
+                mean = {name: float(value) / steps for name, value in sums.items()}
+                require_finite(mean["loss"], f"in epoch {epoch + 1}")
+                speed = crystals / (time.perf_counter() - window)
+                self._end_of_epoch(epoch, mean, speed)
+                self.progress.validated, sums = self.progress.step, {}
+                self._save(last, sums)
+                window, crystals = time.perf_counter(), 0
             if over:
                 break
         warn_if_ended(self.progress.step, total, options)

@@ -67,7 +67,8 @@ def test_known_structures_are_all_counted(model_dir, tmp_path, capsys):
     arguments[arguments.index(str(again))] = str(tmp_path / "other")
     assert main([*arguments, "--no-cifs", "--unlisted", str(folder)]) == 0
     other = json.loads((tmp_path / "other" / "summary.json").read_text())["first"]
-    assert other["match_rate"] < known["match_rate"]  # of draws, by a wider tolerance
+    assert other["match_rate"] < known["match_rate"]
+    assert other["match_rate"] == 0 or other["rmse"] > 0.1  # by a wider tolerance
 
 
 @pytest.mark.parametrize(
