@@ -35,6 +35,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action="store_true",
         help="write every one of the first N draws that is complete, checked or not",
     )
+    parser.add_argument(
+        "--repeats",
+        action="store_true",
+        help="write also what StructureMatcher finds equal to an earlier one",
+    )
     add_likely_stable_option(parser)
     parser.add_argument(
         "--unlisted",
@@ -87,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         top_p=args.top_p,
         likely_stable=args.likely_stable,
         known=known,
+        distinct=not args.repeats,
         prior=args.prior,
         constraints=constraints,
     )
@@ -110,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
         "model": str(args.model),
         "seed": args.seed,
         "raw": args.raw,
+        "repeats": args.repeats or args.raw,
         "n": args.n,
         "batch_size": report.batch_size,
         "asked": asked_constraints(args)

@@ -42,8 +42,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--relax",
         metavar="POTENTIAL",
-        help="relax the best in chgnet, mace or emt and judge their energy above the "
-        "hull of the reference",
+        help="relax the best in chgnet, sevennet, mace, emt or MODULE:CALLABLE (what "
+        "makes an ASE calculator) and judge their energy above the hull of the "
+        "reference",
     )
     parser.add_argument(
         "--relax-top", type=at_least(1), default=100, help="how many (%(default)s)"
@@ -90,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from crystalvae.screening.checks import DEFAULT
     from crystalvae.screening.engine import summarize
+    from crystalvae.screening.potentials import file_name, load_potential
     from crystalvae.screening.report import html_report
     from crystalvae.screening.stability import (
         StabilityOptions,
@@ -98,8 +100,11 @@ def run(args: argparse.Namespace) -> int:
         stability_summary,
     )
 
-    if args.relax is not None and args.reference is None:
-        raise ConfigError("--relax needs a --reference, which makes the hull")
+    calculator = None
+    if args.relax is not None:
+        if args.reference is None:
+            raise ConfigError("--relax needs a --reference, which makes the hull")
+        calculator = load_potential(args.relax)
     judge = None
     rank_by = args.rank_by or "novelty"
     if args.estimate is not None:
@@ -146,8 +151,10 @@ def run(args: argparse.Namespace) -> int:
                 campaign,
                 reference,
                 directory / WORK,
-                Path(args.reference) / f"energies-{args.relax}.jsonl",
+                Path(args.reference) / f"energies-{file_name(args.relax)}.jsonl",
                 options,
+                calculator=calculator,
+                num_workers=args.workers,
                 advance=bar.update,
             )
         stability = stability_summary(campaign, relaxed, options)

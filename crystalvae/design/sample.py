@@ -26,6 +26,7 @@ from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.parallel import ordered_map
 from crystalvae.screening.base import Candidate, CheckResult
 from crystalvae.screening.checks import DEFAULT, first_failure, run_checks
+from crystalvae.screening.uniqueness import Distinct
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 MAX_DRAWS_PER_CRYSTAL = 50
 UNLISTED = "unlisted"
 """Name of the check against known crystals."""
+UNIQUE = "unique"
+"""Name of the check against what was drawn before."""
 
 
 @dataclass
@@ -101,6 +104,7 @@ def draw_checked(
     *,
     raw: bool = False,
     known: Callable[..., list[bool]] | None = None,
+    distinct: bool = False,
     progress: bool = False,
     max_draws: int | None = None,
     num_workers: int | None = None,
@@ -118,6 +122,8 @@ def draw_checked(
         known: says which of several crystals are known, as
             :class:`~crystalvae.design.alike.Listed` does; these fall. None asks
             nothing.
+        distinct: whether crystals fall that StructureMatcher finds equal to one that
+            was kept; not asked where ``raw``.
         progress: show a bar on stderr.
         max_draws: give up after so many; None is 50 a crystal.
         num_workers: processes; None is one a core where they save time.
@@ -142,6 +148,7 @@ def draw_checked(
         num, checked=not raw, device=model.device
     )
     report = DrawReport(batch_size=size)
+    seen = Distinct() if distinct and not raw else None
     each = batches(
         model,
         batch_size=size,
@@ -170,6 +177,8 @@ def draw_checked(
             if crystal is None:
                 report.fallen["incomplete"] += 1
                 continue
+            if seen is not None and first_failure(results) is None:
+                results[UNIQUE] = CheckResult(UNIQUE, seen.add(crystal))
             failed = first_failure(results)
             if failed is not None:
                 report.fallen[failed] += 1
@@ -205,7 +214,8 @@ def check_crystal(
 
 
 def draw(
-    model: CrystalVAE, num: int, *, seed: int = 0, **options
+    model: CrystalVAE, num: int, *, seed: int = 0, distinct: bool = True, **options
 ) -> list[AsymmetricUnit]:
-    """The crystals of :func:`draw_checked` alone."""
-    return [d.crystal for d in draw_checked(model, num, seed=seed, **options)[0]]
+    """The crystals of :func:`draw_checked` alone, no two of them equal."""
+    kept, _ = draw_checked(model, num, seed=seed, distinct=distinct, **options)
+    return [item.crystal for item in kept]

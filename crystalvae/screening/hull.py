@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystalvae.errors import DataError
+from crystalvae.parallel import ordered_map
 from crystalvae.screening.relax import SECONDS, relax
 
 if TYPE_CHECKING:
@@ -108,6 +111,7 @@ def reference_hull(
     *,
     steps: int = RELAX_STEPS,
     seconds: int = SECONDS,
+    num_workers: int = 1,
     advance: Callable[[], object] | None = None,
 ) -> Hull:
     """The hull of those known crystals whose elements the wanted compositions have.
@@ -125,6 +129,7 @@ def reference_hull(
             and reference set.
         steps: most steps of a relaxation; 0 leaves all as they are.
         seconds: time limit of each; what takes longer stays as it is.
+        num_workers: processes.
         advance: called after each energy.
 
     Raises:
@@ -144,22 +149,29 @@ def reference_hull(
             }
             return Hull([chosen[row] for row in usable], list(usable.values()))
 
-        def evaluate(row: int, most: int) -> float | None:
-            if (row, most) not in energies.known:
-                energies.add(row, most, _energy(known[row], calculator, most, seconds))
-            if advance is not None:
-                advance()
-            return energies.known[row, most]
+        def evaluate(rows: Iterable[int], most: int) -> dict[int, float | None]:
+            rows = list(rows)
+            missing = [row for row in rows if (row, most) not in energies.known]
+            work = partial(_energy, known, calculator, most, seconds)
+            each = ordered_map(work, missing, min(num_workers, len(missing)))
+            for row, energy in zip(missing, each):
+                energies.add(row, most, energy)
+                if advance is not None:
+                    advance()
+            return {row: energies.known[row, most] for row in rows}
 
-        found = {row: evaluate(row, 0) for row in chosen}
+        found = evaluate(chosen, 0)
         hull = hull_of(found)
         if not steps:
             return hull
+        near = {}
         for row, energy in found.items():
             above = None if energy is None else hull.energy_above(chosen[row], energy)
             if above is not None and above <= MARGIN:
-                relaxed = evaluate(row, steps)
-                found[row] = energy if relaxed is None else min(energy, relaxed)
+                near[row] = energy
+        for row, energy in evaluate(near, steps).items():
+            if energy is not None:
+                found[row] = min(energy, near[row])
         return hull_of(found)
 
 
@@ -206,15 +218,21 @@ def _unwritable(path: Path, error: OSError) -> DataError:
 
 
 def _energy(
-    crystal: AsymmetricUnit, calculator: Calculator, steps: int, seconds: int
+    known: Sequence[AsymmetricUnit],
+    calculator: Calculator,
+    steps: int,
+    seconds: int,
+    row: int,
 ) -> float | None:
-    atoms = crystal.to_atoms()
+    atoms = known[row].to_atoms()
     try:
         if steps:
             energy = relax(atoms, calculator, max_steps=steps, seconds=seconds).energy
         else:
             atoms.calc = calculator
-            energy = float(atoms.get_potential_energy()) / len(atoms)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                energy = float(atoms.get_potential_energy()) / len(atoms)
     except Exception:
         return None
     return energy if np.isfinite(energy) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,8 @@ def relax(
     try:
         if keep_symmetry:
             moved.set_constraint(FixSymmetry(moved, symprec=1e-3))
-        with time_limit(seconds):
+        with time_limit(seconds), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             start = moved.get_potential_energy() / len(moved)
             optimizer = FIRE(FrechetCellFilter(moved), logfile=None)
             converged = bool(optimizer.run(fmax=force, steps=max_steps))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crystalvae.parallel import forks, num_cores, ordered_map
 from crystalvae.screening.base import THRESHOLD, CheckResult
 from crystalvae.screening.hull import RELAX_STEPS, Hull, reference_hull
-from crystalvae.screening.potentials import load_potential
+from crystalvae.screening.potentials import POTENTIALS, file_name, load_potential
 from crystalvae.screening.relax import SECONDS, Relaxation, relax
 from crystalvae.screening.resume import load_pickle, save_pickle
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.calculators.calculator import Calculator
 
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.screening.campaign import Campaign
@@ -25,7 +28,7 @@ class StabilityOptions:
     """How stability is judged."""
 
     potential: str = "chgnet"
-    """Name in :data:`crystalvae.screening.potentials.POTENTIALS`."""
+    """Of :func:`crystalvae.screening.potentials.load_potential`."""
     top: int = 100
     """The best survivors that are relaxed."""
     threshold: float = THRESHOLD
@@ -45,6 +48,8 @@ def add_stability(
     hull_file: Path,
     options: StabilityOptions | None = None,
     *,
+    calculator: Calculator | None = None,
+    num_workers: int | None = None,
     advance: Callable[[], object] | None = None,
 ) -> dict[int, Relaxation]:
     """Relax the best survivors and add the verdict ``stable``; unstable ones fall.
@@ -57,13 +62,18 @@ def add_stability(
         work: directory that keeps relaxations, to go on after an interruption.
         hull_file: keeps the energies of known crystals.
         options: how to judge.
+        calculator: the potential, where it is loaded already.
+        num_workers: processes; None is one a core where they fork and the potential is
+            one of :data:`POTENTIALS`, else one.
         advance: called after each known crystal and each relaxation.
 
     Returns:
         Place in the campaign → relaxation.
     """
     options = options or StabilityOptions()
-    calculator = load_potential(options.potential)
+    calculator = calculator or load_potential(options.potential)
+    shared = forks() and options.potential in POTENTIALS
+    workers = num_workers or (num_cores() if shared else 1)
     chosen = campaign.survivors[: options.top]
     crystals = {place: campaign.inspected[place].crystal for place in chosen}
     wanted = [crystal.composition for crystal in crystals.values()]
@@ -74,29 +84,21 @@ def add_stability(
         hull_file,
         steps=options.reference_steps,
         seconds=options.seconds,
+        num_workers=workers,
         advance=advance,
     )
+    relax_one = partial(_relaxed_once, crystals, calculator, options, work)
+    each = ordered_map(relax_one, chosen, min(workers, len(chosen)))
     relaxed: dict[int, Relaxation] = {}
     above: dict[int, float] = {}
-    for place, crystal in crystals.items():
+    for (place, crystal), found in zip(crystals.items(), each):
         record = campaign.inspected[place].record
-        try:
-            found = _relaxed_once(
-                work / f"relaxed-{options.potential}-{place:07d}.pickle",
-                lambda crystal=crystal: relax(
-                    crystal.to_atoms(),
-                    calculator,
-                    keep_symmetry=options.keep_symmetry,
-                    seconds=options.seconds,
-                ),
-            )
-        except RuntimeError as error:
-            text = f"not computed: {error}"
+        if advance is not None:
+            advance()
+        if isinstance(found, str):
+            text = f"not computed: {found}"
             record.results["stable"] = CheckResult("stable", None, None, text)
             continue
-        finally:
-            if advance is not None:
-                advance()
         relaxed[place] = found
         columns = campaign.extra.setdefault(place, {})
         columns.update(_columns(found, hull, crystal.composition))
@@ -117,10 +119,26 @@ def add_stability(
     return relaxed
 
 
-def _relaxed_once(path: Path, work: Callable[[], Relaxation]) -> Relaxation:
+def _relaxed_once(
+    crystals: dict[int, AsymmetricUnit],
+    calculator: Calculator,
+    options: StabilityOptions,
+    work: Path,
+    place: int,
+) -> Relaxation | str:
+    """A relaxation, from its file if there is one, or why there is none."""
+    path = work / f"relaxed-{file_name(options.potential)}-{place:07d}.pickle"
     found = load_pickle(path)
     if found is None:
-        found = work()
+        try:
+            found = relax(
+                crystals[place].to_atoms(),
+                calculator,
+                keep_symmetry=options.keep_symmetry,
+                seconds=options.seconds,
+            )
+        except RuntimeError as error:
+            return str(error)
         save_pickle(path, found)
     return found
 

@@ -75,6 +75,34 @@ class ReferenceIndex:
         return str(row) if name is None else name
 
 
+class Distinct:
+    """Crystals that came so far, no two of them equal."""
+
+    def __init__(self) -> None:
+        self._alone: dict[Formula, AsymmetricUnit | None] = {}
+        self._cells: dict[Counts, list[ReducedCell]] = defaultdict(list)
+
+    def add(self, crystal: AsymmetricUnit) -> bool:
+        """Whether a crystal equals none of those that came; it is one of them then."""
+        formula = formula_key(crystal.composition)
+        if formula not in self._alone:
+            self._alone[formula] = crystal
+            return True
+        first, self._alone[formula] = self._alone[formula], None
+        return (first is None or self._is_new(first)) and self._is_new(crystal)
+
+    def _is_new(self, crystal: AsymmetricUnit) -> bool:
+        cell = reduced_cell(crystal)
+        if cell is None:
+            return True
+        others = self._cells[cell.counts]
+        lengths = np.array([other.lengths for other in others]).reshape(-1, 3)
+        if _first_match(cell, others, lengths) is not None:
+            return False
+        others.append(cell)
+        return True
+
+
 def duplicate_of(
     crystals: Sequence[AsymmetricUnit], *, num_workers: int | None = None
 ) -> list[int]:

@@ -12,7 +12,7 @@ from crystalvae.design.sample import draw_checked, draws, raw_draws
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.generation import Constraints
 from crystalvae.screening.base import CheckResult
-from crystalvae.screening.uniqueness import ReferenceIndex
+from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of
 from crystalvae.stability.score import StabilityEstimate
 from tests.stability.test_network import tiny_network
 
@@ -163,6 +163,23 @@ def test_what_is_known_falls(tiny_model):
     assert not any(listed([item.crystal for item in kept]))
     own = {item.index for item in first[:6]}
     assert not own & {item.index for item in kept}
+
+
+def test_repeats_fall(tiny_model):
+    limits = Constraints(elements=frozenset({29}), max_atoms=1)
+    options = {"constraints": limits, "num_workers": 1, "seed": 1}
+    every, _ = draw_checked(tiny_model, 30, **options)
+    labels = duplicate_of([item.crystal for item in every], num_workers=1)
+    firsts = [every[i].index for i, label in enumerate(labels) if i == label]
+    assert len(firsts) < 30
+    kept, report = draw_checked(tiny_model, 30, distinct=True, **options)
+    assert [item.index for item in kept][: len(firsts)] == firsts
+    assert report.fallen["unique"] > 0
+    assert report.draws == len(kept) + sum(report.fallen.values())
+    crystals = [item.crystal for item in kept]
+    assert duplicate_of(crystals, num_workers=1) == list(range(len(kept)))
+    raw, _ = draw_checked(tiny_model, 12, distinct=True, raw=True, **options)
+    assert len(raw) == 12
 
 
 def test_required_elements_fit_the_groups_asked_for(tiny_model):

@@ -13,7 +13,7 @@ from crystalvae.screening.campaign import Campaign
 from crystalvae.screening.checks import Record
 from crystalvae.screening.engine import Inspected
 from crystalvae.screening.hull import Hull, reference_hull
-from crystalvae.screening.potentials import load_potential
+from crystalvae.screening.potentials import file_name, load_potential
 from crystalvae.screening.relax import relax
 from crystalvae.screening.resume import load_pickle, save_pickle
 from crystalvae.screening.stability import (
@@ -227,6 +227,58 @@ def test_kept_results_are_whole_or_absent(tmp_path):
         save_pickle(tmp_path / "absent" / "b.pickle", 1)
 
 
-def test_unknown_potentials_are_named():
-    with pytest.raises(ConfigError, match="chgnet"):
-        load_potential("chgnett")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("chgnett", "known are chgnet, sevennet, mace, emt"),
+        ("no_such_package:Calculator", "not installed"),
+        ("ase.calculators.emt:Absent", "makes no calculator"),
+        ("builtins:dict", "no ASE calculator"),
+    ],
+)
+def test_what_is_no_potential_is_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
+        load_potential(name)
+
+
+def test_any_ase_calculator_is_a_potential():
+    name = "ase.calculators.emt:EMT"
+    energies = []
+    for potential in (name, "emt"):
+        atoms = bulk("Cu")
+        atoms.calc = load_potential(potential)
+        energies.append(atoms.get_potential_energy())
+    assert energies[0] == energies[1]
+    assert file_name(name) == "ase.calculators.emt-EMT"
+    assert file_name("chgnet") == "chgnet"
+
+
+@pytest.mark.parametrize("name", ["chgnet", "sevennet"])
+def test_potentials_push_a_strained_crystal_back(name):
+    pytest.importorskip({"sevennet": "sevenn"}.get(name, name))
+    calculator = load_potential(name)
+    short, right = cu3au(0.95).to_atoms(), cu3au().to_atoms()
+    short.calc, right.calc = calculator, calculator
+    assert short.get_potential_energy() > right.get_potential_energy() + 0.1
+    assert short.get_stress()[:3].max() < right.get_stress()[:3].min()
+    assert np.abs(right.get_forces()).max() < 1e-3
+
+
+def test_processes_change_no_verdict(tmp_path):
+    found = []
+    for workers in (1, 2):
+        directory = tmp_path / str(workers)
+        directory.mkdir()
+        campaign = campaign_of([cu3au(1.05), metallic("fe"), cu3au(1.0)])
+        relaxed = add_stability(
+            campaign,
+            known_crystals(),
+            directory,
+            directory / "e.jsonl",
+            StabilityOptions("emt", reference_steps=20),
+            num_workers=workers,
+        )
+        energies = [relaxed[place].energy for place in sorted(relaxed)]
+        found.append((energies, (directory / "e.jsonl").read_text()))
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-9)
+    assert found[0][1] == found[1][1]

@@ -10,6 +10,7 @@ from crystalvae.screening import uniqueness
 from crystalvae.screening.match import Match, could_match
 from crystalvae.screening.reduced import reduced_cell
 from crystalvae.screening.uniqueness import (
+    Distinct,
     ReferenceIndex,
     default_matcher,
     duplicate_of,
@@ -162,3 +163,12 @@ def test_degenerate_cells_end():
     assert len(find_known([needle], index, num_workers=1)) == 1
     assert find_known([broken], index, num_workers=1) == [None]
     assert duplicate_of([broken, needle, broken], num_workers=1)[0] == 0
+
+
+def test_one_after_the_other_the_same_are_left_out():
+    crystals = random_crystals(60, seed=5)
+    labels = duplicate_of(crystals, num_workers=1)
+    seen = Distinct()
+    new = [seen.add(crystal) for crystal in crystals]
+    assert new == [label == place for place, label in enumerate(labels)]
+    assert 0 < sum(new) < len(new)
