@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.design.output import (
         formula_name,
         resume_directory,
+        write_cifs,
         write_crystals,
         write_frames,
         write_text,
@@ -178,6 +179,7 @@ def run(args: argparse.Namespace) -> int:
         own = dict(zip(campaign.survivors, names))
         frames = relaxed_frames(campaign, relaxed, own)
         write_frames(directory / "relaxed.extxyz", frames)
+        write_cifs(directory / "relaxed", frames, names)
     page = html_report(
         campaign,
         f"Screening of {args.input}",

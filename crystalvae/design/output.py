@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalvae.data.readers.base import is_number
-from crystalvae.errors import DataError
+from crystalvae.errors import DataError, InvalidStructureError
 from crystalvae.files import replacing
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from crystalvae.crystal import AsymmetricUnit
 
+logger = logging.getLogger(__name__)
 
 MAX_NAME = 200
 """Bytes of a file name without suffix; most file systems end at 255."""
@@ -120,6 +122,32 @@ def write_crystals(
     write_frames(directory / "crystals.extxyz", frames)
     write_table(directory / "table.csv", rows)
     write_text(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def write_cifs(directory: Path, frames: Sequence[Atoms], names: Sequence[str]) -> None:
+    """Write symmetrised CIFs of those frames whose ``material_id`` is among some names.
+
+    One whose symmetry cannot be described is left out, with a warning.
+
+    Args:
+        directory: made if need be.
+        frames: crystals with ``material_id`` in ``info``.
+        names: file names without suffix.
+    """
+    from crystalvae.crystal import AsymmetricUnit
+
+    wanted = set(names)
+    for frame in frames:
+        name = frame.info["material_id"]
+        if name not in wanted:
+            continue
+        try:
+            text = AsymmetricUnit.from_atoms(frame).to_cif(name=name)
+        except InvalidStructureError as error:
+            logger.warning(f"{name}: no CIF of the relaxed crystal ({error})")
+            continue
+        directory.mkdir(exist_ok=True)
+        write_text(directory / f"{name}.cif", text)
 
 
 def write_frames(path: Path, frames: Sequence[Atoms]) -> None:

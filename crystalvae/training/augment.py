@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from crystalvae.batch import CrystalBatch
-from crystalvae.geometry.lattice import complete_coords
+from crystalvae.geometry.lattice import complete_coords, coords_to_lattice
 from crystalvae.nn.wyckoff import MAX_Z, WyckoffTables
+from crystalvae.refinement.neighbors import Sites, orbit_neighbors
 
 
 def exchange_elements(
@@ -165,6 +166,8 @@ def disturb(
 ) -> CrystalBatch:
     """Shift free coordinates and strain the cell of some crystals within their group.
 
+    Their neighbours are found anew; one of which too few are near stays as it was.
+
     Args:
         batch: the crystals.
         chosen: which of them to change ``(B,)``.
@@ -184,4 +187,57 @@ def disturb(
     strained = batch.lattice_coords + lattice_noise * strain * chosen[:, None]
     lattice = complete_coords(strained, tables.system[batch.number])
     lattice = torch.where(chosen[:, None], lattice, batch.lattice_coords)
-    return dataclasses.replace(batch, frac_coords=coords, lattice_coords=lattice)
+    changed = dataclasses.replace(batch, frac_coords=coords, lattice_coords=lattice)
+    graph, whole = _graph_of(changed, chosen, tables)
+    kept = {
+        name: torch.where(
+            (~chosen | whole).view(-1, *(1,) * (value.dim() - 1)),
+            value,
+            getattr(batch, name),
+        )
+        for name, value in {
+            "frac_coords": coords,
+            "lattice_coords": lattice,
+            **graph,
+        }.items()
+    }
+    return dataclasses.replace(batch, **kept)
+
+
+def _graph_of(
+    batch: CrystalBatch, chosen: Tensor, tables: WyckoffTables
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Neighbours of the sites of some crystals, those of the others as they are.
+
+    Returns:
+        ``neighbor``, ``distance`` and ``direction``, and which crystals ``(B,)`` have
+        as many neighbours as these hold.
+    """
+    mask = batch.site_mask & chosen[:, None]
+    rows = chosen.nonzero().squeeze(1)
+    own = mask[rows]
+    sites = Sites.padded(
+        batch.number[rows], own, batch.wyckoff[rows], batch.atomic_numbers[rows]
+    )
+    found = orbit_neighbors(
+        sites,
+        coords_to_lattice(batch.lattice_coords[rows]),
+        batch.frac_coords[mask],
+        tables,
+        batch.neighbor.shape[-1],
+    )
+    start = own.sum(1).cumsum(0) - own.sum(1)
+    source = found.edge_index[0].view_as(found.distance)
+    values = {
+        "neighbor": source - start[sites.owner][:, None],
+        "distance": found.distance,
+        "direction": found.direction,
+    }
+    graph = {}
+    for name, value in values.items():
+        graph[name] = getattr(batch, name).clone()
+        graph[name][mask] = value
+    missing = (found.direction == 0).all(-1).any(-1)
+    whole = torch.ones_like(chosen)
+    whole[rows[sites.owner[missing]]] = False
+    return graph, whole

@@ -182,15 +182,16 @@ def epoch_batches(
         rows: crystals to meet; all of them if None.
 
     Returns:
-        Index tensors; a last incomplete batch is left out if there are others.
+        Index tensors. What does not fill a batch is left out, other crystals each
+        epoch, unless there is nothing else.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(num_sites) if rows is None else rows)
+    order = order[: len(order) // batch_size * batch_size or len(order)]
     sizes = num_sites.cpu().numpy()
     batches = []
     for start in range(0, len(order), batch_size * bucket):
         chunk = order[start : start + batch_size * bucket]
         chunk = chunk[np.argsort(sizes[chunk], kind="stable")]
         batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
-    full = [batch for batch in batches if len(batch) == batch_size] or batches
-    return [torch.from_numpy(full[i]) for i in rng.permutation(len(full))]
+    return [torch.from_numpy(batches[i]) for i in rng.permutation(len(batches))]

@@ -210,6 +210,9 @@ def test_screen_relaxes_and_writes(tmp_path):
     frame = read(out / "relaxed.extxyz")
     assert frame.info["material_id"] == "00001-Cu3Au"
     assert frame.info["relaxed_volume_change"] < 0
+    written = AsymmetricUnit.from_file(out / "relaxed" / "00001-Cu3Au.cif")
+    assert written.number == 221
+    assert written.volume == pytest.approx(frame.get_volume(), rel=1e-4)
     page = (out / "report.html").read_text()
     assert "meV/atom above the hull" in page
     assert "1 of 1" in page

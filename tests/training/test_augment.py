@@ -87,6 +87,28 @@ def test_disturbed_crystals_keep_their_group(batch, crystals):
         assert not np.allclose(other.lattice, crystal.lattice, rtol=1e-5)
 
 
+def test_disturbed_crystals_have_their_own_neighbors(batch):
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.arange(len(batch)) % 3 > 0
+    changed = disturb(batch, chosen, WyckoffTables(), generator)
+    others = [crystal_of(changed, row) for row in range(len(batch))]
+    fresh = CrystalStore.from_crystals(others).batch(torch.arange(len(batch)))
+    torch.testing.assert_close(changed.distance, fresh.distance, atol=2e-3, rtol=0)
+    assert (changed.distance - batch.distance)[chosen].abs().amax() > 0.05
+    for row in range(len(batch)):
+        for site in range(int(batch.num_sites[row])):
+            for graph in (changed, fresh):
+                assert (graph.neighbor[row, site] < batch.num_sites[row]).all()
+            near = changed.distance[row, site] < changed.distance[row, site, -1] - 0.01
+            seen = [
+                sorted(
+                    changed.atomic_numbers[row, graph.neighbor[row, site][near]].tolist()
+                )
+                for graph in (changed, fresh)
+            ]
+            assert seen[0] == seen[1]
+
+
 def test_crystals_that_lose_sites_stay_crystals(batch, crystals):
     generator = torch.Generator().manual_seed(0)
     centring = WyckoffTables().centring

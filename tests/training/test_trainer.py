@@ -278,6 +278,22 @@ def test_batches_meet_every_crystal_once_and_keep_lengths_together():
     assert all((a == b).all() for a, b in zip(batches, again))
 
 
+def test_what_fills_no_batch_are_other_crystals_each_epoch():
+    sizes = torch.arange(103)
+    met = torch.zeros(103)
+    for epoch in range(40):
+        batches = epoch_batches(sizes, 10, 20, seed=0, epoch=epoch)
+        assert [len(batch) for batch in batches] == [10] * 10
+        met[torch.cat(batches)] += 1
+    assert met.min() > 30
+    assert met[-13:].mean() == pytest.approx(float(met.mean()), abs=1)
+
+
+def test_fewer_crystals_than_a_batch_are_one():
+    (only,) = epoch_batches(torch.arange(7), 10, 20, seed=0, epoch=0)
+    assert sorted(only.tolist()) == list(range(7))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
