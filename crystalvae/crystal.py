@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
+CANONICAL_SYMPREC = 1e-3
+"""Å; tolerance for crystals that are symmetric already."""
+
 
 @dataclass(frozen=True, eq=False)
 class AsymmetricUnit:
@@ -106,6 +109,21 @@ class AsymmetricUnit:
         divisor = gcd(*self.composition.values())
         return reduced_formula({z: n // divisor for z, n in self.composition.items()})
 
+    def canonical(self) -> AsymmetricUnit:
+        """The same crystal as :meth:`from_structure` describes it.
+
+        Origin and axes are chosen in one way, so that all descriptions of a crystal
+        give one encoding; what a model draws may come in another. A crystal whose
+        atoms are within 1e-3 Å of a higher symmetry stays as it is.
+        """
+        from crystalvae.symmetry.standardize import standardize
+
+        try:
+            found = standardize(*self.expand()[:3], symprec=CANONICAL_SYMPREC)
+        except InvalidStructureError:
+            return self
+        return found if found.number == self.number else self
+
     def expand(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All atoms of the conventional cell.
 
@@ -159,6 +177,14 @@ class AsymmetricUnit:
         from crystalvae.cif import write_cif
 
         return write_cif(self, symmetrized=symmetrized, **options)
+
+    @classmethod
+    def canonical_of(
+        cls, crystal: AsymmetricUnit | Structure | Atoms
+    ) -> AsymmetricUnit:
+        """In canonical form, from any of the three; raises as :meth:`of`."""
+        found = cls.of(crystal)
+        return found.canonical() if found is crystal else found
 
     @classmethod
     def of(cls, crystal: AsymmetricUnit | Structure | Atoms) -> AsymmetricUnit:

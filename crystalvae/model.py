@@ -217,8 +217,8 @@ class CrystalVAE(nn.Module):
         """Posterior of crystals.
 
         Args:
-            crystals: asymmetric units in canonical form; pymatgen structures and ASE
-                atoms are converted.
+            crystals: asymmetric units, pymatgen structures or ASE atoms; all
+                descriptions of a crystal give one posterior.
             beta: the knob; None keeps most detail.
             batch_size: crystals at a time.
 
@@ -230,7 +230,7 @@ class CrystalVAE(nn.Module):
         """
         if hasattr(crystals, "lattice") or hasattr(crystals, "pbc"):
             raise InvalidStructureError("encode takes a list of crystals, not one")
-        crystals = [AsymmetricUnit.of(crystal) for crystal in crystals]
+        crystals = [AsymmetricUnit.canonical_of(crystal) for crystal in crystals]
         if not crystals:
             nothing = torch.zeros(0, self.config.latent.dim, device=self.device)
             return Posterior(nothing, nothing)
@@ -262,6 +262,7 @@ class CrystalVAE(nn.Module):
         Raises:
             InvalidStructureError: a crystal is larger than the decoder can emit.
         """
+        crystals = [crystal.canonical() for crystal in crystals]
         for crystal in crystals:
             if not self.config.decoder.fits(len(crystal.wyckoffs), crystal.composition):
                 raise InvalidStructureError(

@@ -42,6 +42,26 @@ def test_coordinate_density_integrates_to_one(tiny_model):
     assert abs(float(density.mean()) - 1) < 2e-3
 
 
+def test_a_posterior_does_not_depend_on_the_description(tiny_model):
+    from crystalvae.design.sample import draw_checked
+
+    kept, _ = draw_checked(tiny_model, 12, seed=3, num_workers=1)
+    drawn = [item.crystal for item in kept]
+    written = [
+        AsymmetricUnit.from_structure(crystal.to_structure(), symprec=1e-3)
+        for crystal in drawn
+    ]
+    assert any(
+        one.wyckoffs.tolist() != other.wyckoffs.tolist()
+        or not np.allclose(one.frac_coords, other.frac_coords, atol=1e-2)
+        for one, other in zip(drawn, written)
+    )
+    means = [tiny_model.encode(crystals).mu for crystals in (drawn, written)]
+    torch.testing.assert_close(*means, atol=1e-3, rtol=1e-3)
+    scores = [tiny_model.log_prob(c, means[1])["total"] for c in (drawn, written)]
+    torch.testing.assert_close(*scores, atol=0.05, rtol=1e-3)
+
+
 def test_log_prob_does_not_depend_on_the_company(tiny_model, crystals):
     z = torch.randn(len(crystals), tiny_model.config.latent.dim)
     together = tiny_model.log_prob(crystals, z)["total"]

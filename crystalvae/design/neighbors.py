@@ -126,7 +126,7 @@ def neighbors(
 
     Args:
         model: the model.
-        known: crystals in canonical form.
+        known: crystals.
         num: draws that pass the checks, all known crystals together.
         beta: the knob; None is :func:`default_beta`.
         spread: see :class:`Around`.

@@ -164,7 +164,7 @@ class PropertyModel:
     def predict(
         self, model: CrystalVAE, crystals: Sequence[AsymmetricUnit]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same of crystals in canonical form."""
+        """The same of crystals."""
         return self(model.encode(crystals).mu)
 
     def metrics(self) -> dict[str, float]:

@@ -105,20 +105,22 @@ def numbered_rows(
 def encodable(
     crystals: Sequence[AsymmetricUnit | None],
 ) -> tuple[list[int], CrystalStore | None]:
-    """The crystals that have an orbit graph: their places and themselves, stored.
+    """The crystals that have an orbit graph: their places and canonical forms, stored.
 
     Args:
         crystals: crystals, None for what is missing.
     """
-    rows, graphs = [], []
+    rows, graphs, known = [], [], []
     for row, crystal in enumerate(crystals):
+        if crystal is None:
+            continue
+        found = crystal.canonical()
         try:
-            if crystal is not None:
-                graphs.append(orbit_graph(crystal))
-                rows.append(row)
+            graphs.append(orbit_graph(found))
         except InvalidStructureError:
             continue
-    known = [crystals[row] for row in rows]
+        rows.append(row)
+        known.append(found)
     return rows, CrystalStore.from_crystals(known, graphs) if rows else None
 
 

@@ -29,7 +29,7 @@ def reconstruct(
 
     Args:
         model: the model.
-        crystals: asymmetric units in canonical form.
+        crystals: asymmetric units.
         beta: the knob; None keeps most detail.
         search: look for the crystal that has this encoding, see
             :func:`crystalvae.design.invert.invert`; None decodes greedily in one pass.
@@ -39,8 +39,10 @@ def reconstruct(
     Returns:
         Reconstructions in order, None for one that could not be completed.
     """
-    store = CrystalStore.from_crystals(crystals)
     found: list[AsymmetricUnit | None] = []
+    if not crystals:
+        return found
+    store = CrystalStore.from_crystals(crystal.canonical() for crystal in crystals)
     generator = torch.Generator().manual_seed(0)
     for index in torch.arange(len(store)).split(batch_size):
         batch = store.batch(index).to(model.device)

@@ -71,7 +71,7 @@ def interpolate(
 
     Args:
         model: the model.
-        first: where the walk begins, in canonical form.
+        first: where the walk begins.
         last: where it ends.
         steps: points, both ends included.
         beta: the knob; None keeps most detail.
@@ -126,7 +126,7 @@ def latent_axes(
 
     Args:
         model: the model.
-        crystals: at least three, in canonical form.
+        crystals: at least three.
         num: axes.
         beta: the knob; None keeps most detail.
         properties: further values of each crystal, NaN where unknown.

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from crystalvae.batch import CrystalStore
 from crystalvae.benchmark.matching import match_distances
 from crystalvae.design.invert import Found, SearchOptions, _Free, _refine, invert
 from crystalvae.model import CrystalVAE
@@ -53,5 +54,6 @@ def test_the_answer_is_the_nearest_of_what_was_drawn(tiny_model, crystals):
             assert second.distance <= first.distance
     for row, found in enumerate(more):
         if found is not None:
-            again = float((tiny_model.encode([found.crystal]).mu[0] - z[row]).norm())
+            alone = CrystalStore.from_crystals([found.crystal])
+            again = float((tiny_model.encode_store(alone).mu[0] - z[row]).norm())
             assert again == pytest.approx(found.distance, rel=1e-2, abs=1e-3)

@@ -89,3 +89,35 @@ def test_overlapping_atoms_are_an_error():
     bad = Structure(Lattice.cubic(3), ["Cu", "Cu"], [[0, 0, 0], [1e-6, 0, 0]])
     with pytest.raises(InvalidStructureError):
         AsymmetricUnit.from_structure(bad)
+
+
+def test_all_descriptions_have_one_canonical_form(reference):
+    from crystalvae.symmetry.tables import symmetry_tables
+
+    crystal = AsymmetricUnit.from_structure(reference[0])
+    tables = symmetry_tables()
+    rotations, shifts, letter_maps = tables.normalizer(crystal.number)
+    others = 0
+    for rotation, shift, letters in zip(rotations, shifts, letter_maps):
+        inverse = np.linalg.inv(rotation)
+        metric = inverse.T @ (crystal.lattice @ crystal.lattice.T) @ inverse
+        _, coords, _, site = crystal.expand()
+        moved = coords @ rotation.T + shift
+        wyckoffs = letters[crystal.wyckoffs]
+        points = []
+        for number, letter in enumerate(wyckoffs):
+            own = moved[site == number]
+            embed = tables.embed[crystal.number, letter]
+            offset = tables.offset[crystal.number, letter]
+            gap = own @ embed.T + offset - own
+            points.append(own[np.abs(gap - np.round(gap)).max(1).argmin()])
+        other = AsymmetricUnit(
+            crystal.number,
+            np.linalg.cholesky(metric),
+            wyckoffs,
+            crystal.atomic_numbers,
+            np.array(points),
+        )
+        others += other.wyckoffs.tolist() != crystal.wyckoffs.tolist()
+        assert_same(other.canonical(), crystal, 1e-3)
+    assert_same(crystal.canonical(), crystal, 1e-4)

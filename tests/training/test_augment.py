@@ -100,10 +100,9 @@ def test_disturbed_crystals_have_their_own_neighbors(batch):
             for graph in (changed, fresh):
                 assert (graph.neighbor[row, site] < batch.num_sites[row]).all()
             near = changed.distance[row, site] < changed.distance[row, site, -1] - 0.01
+            species = changed.atomic_numbers[row]
             seen = [
-                sorted(
-                    changed.atomic_numbers[row, graph.neighbor[row, site][near]].tolist()
-                )
+                sorted(species[graph.neighbor[row, site][near]].tolist())
                 for graph in (changed, fresh)
             ]
             assert seen[0] == seen[1]
