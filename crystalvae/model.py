@@ -293,7 +293,7 @@ class CrystalVAE(nn.Module):
             raise ConfigError(
                 f"latent vectors have the shape (B, {dim}), not {tuple(z.shape)}"
             )
-        return generate(self, z, **options).crystals()
+        return generate(self, z, **options).crystals() if len(z) else []
 
     def sample(
         self,

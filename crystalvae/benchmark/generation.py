@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import wasserstein_distance
+from scipy.stats import binomtest, wasserstein_distance
 
+from crystalvae.errors import DataError
 from crystalvae.parallel import process_map
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import STRUCTURAL, run_checks
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.data.packed import PackedDataset
 
-NUM_BOOTSTRAP = 1000
 CHECKED = ("structural_validity", "smact_validity", "group_found")
 PARALLEL_FROM = 2000
 """Crystals from which starting processes pays."""
@@ -30,19 +29,18 @@ CHUNK = 256
 """Crystals a task."""
 
 
-def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of a share.
-
-    The sum of N picks of N zeros and ones is binomial, so that no pick is needed.
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a share of independent draws.
 
     Args:
         values: 0 or 1 for each draw ``(N,)``.
-        seed: of the resampling.
+
+    References:
+        E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927).
     """
-    rng = np.random.default_rng(seed)
-    shares = rng.binomial(len(values), values.mean(), NUM_BOOTSTRAP) / len(values)
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(low), float(high)
+    test = binomtest(int(values.sum()), len(values))
+    found = test.proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def template(crystal: AsymmetricUnit) -> tuple:
@@ -101,11 +99,16 @@ def check_all(
 
 
 def jensen_shannon(first: Sequence, second: Sequence) -> float:
-    """Jensen-Shannon divergence of two samples of labels in bits, 0 to 1."""
+    """Jensen-Shannon divergence of two samples of labels in bits, 0 to 1.
+
+    1 where one of them is empty.
+    """
+    if not len(first) or not len(second):
+        return 1.0
     names = sorted(set(first) | set(second))
     one, two = Counter(first), Counter(second)
-    p = np.array([one[n] for n in names]) / max(len(first), 1)
-    q = np.array([two[n] for n in names]) / max(len(second), 1)
+    p = np.array([one[n] for n in names]) / len(first)
+    q = np.array([two[n] for n in names]) / len(second)
     middle = (p + q) / 2
 
     def divergence(x: np.ndarray) -> float:
@@ -118,11 +121,12 @@ def jensen_shannon(first: Sequence, second: Sequence) -> float:
 def group_chi_square(found: Sequence[int], target: Sequence[int]) -> float:
     """Σ (p - q)² / q over the groups of the target, shares p found and q targeted.
 
-    The space-group χ² of N. Kazeev et al., Wyckoff Transformer, ICML 2025. Groups that
-    the target does not have do not enter.
+    The space-group χ² of N. Kazeev et al., Wyckoff Transformer, ICML 2025: groups that
+    the target does not have do not enter, and shares are of those that it has.
     """
     one, two = Counter(found), Counter(target)
-    shares = {n: (one[n] / max(len(found), 1), two[n] / len(target)) for n in two}
+    within = max(sum(one[n] for n in two), 1)
+    shares = {n: (one[n] / within, two[n] / len(target)) for n in two}
     return sum((p - q) ** 2 / q for p, q in shares.values())
 
 
@@ -132,7 +136,7 @@ def generation_metrics(
     known: PackedDataset | Sequence[AsymmetricUnit] | None = None,
     *,
     num_workers: int | None = None,
-) -> dict[str, float | list[float]]:
+) -> dict[str, float | list[float] | None]:
     """Metrics of raw draws.
 
     Args:
@@ -142,15 +146,22 @@ def generation_metrics(
         num_workers: processes for the matching.
 
     Returns:
-        Rates over all draws with 95 % bootstrap intervals under ``*_interval``:
+        Rates over all draws with 95 % intervals under ``*_interval`` (as of independent
+        draws, which those of uniqueness are only nearly):
         ``structural_validity`` (0.5 Å with own images, 0.1 Å³), ``smact_validity``,
         ``valid`` (both), ``unique``, ``p1_share``, ``group_found``; with ``known`` also
         ``novel``, ``valid_and_novel`` (valid, unique and novel) and ``new_templates``;
         with ``reference`` Wasserstein distances of density (g/cm³) and number of
-        elements over structurally valid draws, and, over complete ones, χ² of the space
+        elements over structurally valid draws (None where there are none), and, over
+        complete ones, χ² of the space
         groups and Jensen-Shannon divergences of groups and elements.
+
+    Raises:
+        DataError: there are no draws.
     """
     total = len(crystals)
+    if not total:
+        raise DataError("there are no crystals to judge")
     kept = [(i, c) for i, c in enumerate(crystals) if c is not None]
     complete = [c for _, c in kept]
     names = (*CHECKED, "unique", "p1_share")
@@ -172,7 +183,7 @@ def generation_metrics(
         flags["new_templates"] = np.zeros(total)
         for i, crystal in kept:
             flags["new_templates"][i] = template(crystal) not in templates
-    metrics: dict[str, float | list[float]] = {
+    metrics: dict[str, float | list[float] | None] = {
         "draws": total,
         "complete": len(complete) / total,
     }
@@ -193,7 +204,7 @@ def generation_metrics(
                     )
                 )
                 if valid
-                else math.nan
+                else None
             )
         groups = [c.number for c in complete], [c.number for c in target]
         metrics["group_chi_square"] = group_chi_square(*groups)

@@ -19,7 +19,7 @@ import numpy as np
 from crystalvae.benchmark.generation import interval
 from crystalvae.benchmark.matching import TOLERANCES, match_distances
 from crystalvae.crystal import AsymmetricUnit
-from crystalvae.errors import InvalidStructureError
+from crystalvae.errors import DataError, InvalidStructureError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -148,7 +148,12 @@ def compare(
         unusable: further structures that could not be predicted; they count as missed.
         polymorphs: compute METRe and cRMSE.
         num_workers: processes; None is one a core.
+
+    Raises:
+        DataError: there are no references.
     """
+    if not references:
+        raise DataError("there are no references to compare with")
     structures = [[None if c is None else _structure(c) for c in d] for d in draws]
     known = [_structure(reference) for reference in references]
     own = draw_distances(structures, known, num_workers=num_workers)

@@ -46,5 +46,7 @@ def metrics_table(metrics: dict[str, Any], data: dict[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
     return str(value) if isinstance(value, int) else f"{value:.4f}"

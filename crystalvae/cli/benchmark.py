@@ -66,6 +66,12 @@ def run(args: argparse.Namespace) -> int:
         None if path is None else usable_crystals(path)
         for path in (args.reference, args.train)
     )
+    drawn = args.input in shipped_models() or (Path(args.input) / CONFIG_FILE).exists()
+    asked = [*draw_options(args).values(), args.prior]
+    if not drawn and any(option is not None for option in asked):
+        raise ConfigError(
+            f"{args.input} holds structures; how to draw can be said of models only"
+        )
     directory = open_directory(args.output)
     settings = {
         "input": args.input,
@@ -74,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         "reference": args.reference,
         "train": args.train,
     }
-    if args.input in shipped_models() or (Path(args.input) / CONFIG_FILE).exists():
+    if drawn:
         model = CrystalVAE.from_pretrained(args.input, device=args.device)
         crystals = raw_draws(
             model,

@@ -108,6 +108,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("give either --formula or structures to predict")
     if args.formula is None and (args.formula_units or args.num_atoms):
         raise ConfigError("--formula-units and --num-atoms go with --formula")
+    if args.formula is not None and (args.limit or not (args.cifs and args.polymorphs)):
+        raise ConfigError(
+            "--limit, --no-cifs and --no-polymorphs go with structures, not --formula"
+        )
     if args.n < 1:
         raise ConfigError("-n must be at least 1")
     if args.draws is not None and args.draws < args.n:

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.data.packed import PackedDataset
     from crystalvae.design.database import write_database
     from crystalvae.design.output import (
+        clear_results,
         formula_name,
         resume_directory,
         write_cifs,
@@ -174,6 +175,7 @@ def run(args: argparse.Namespace) -> int:
         "survivors": len(campaign.survivors),
         "written": len(crystals),
     }
+    clear_results(directory)
     write_crystals(directory, crystals, names, rows, summary)
     if relaxed:
         own = dict(zip(campaign.survivors, names))

@@ -128,6 +128,11 @@ def save_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
                 np.lib.format.write_array(file, values)
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks of any kind."""
+    return " ".join(text.splitlines())
+
+
 def write_packed(
     path: Path,
     arrays: dict[str, np.ndarray],
@@ -150,7 +155,7 @@ def write_packed(
     for name, value in arrays.items():
         np.save(partial / f"{name}.npy", value)
     save_columns(partial / "properties.npz", properties)
-    ids = "\n".join(text.replace("\n", " ") for text in material_ids)
+    ids = "\n".join(map(one_line, material_ids))
     (partial / "material_ids.txt").write_text(ids, encoding="utf-8")
     manifest = {
         "format_version": FORMAT_VERSION,

@@ -15,6 +15,7 @@ from crystalvae.data.packed import (
     FORMAT_VERSION,
     MANIFEST,
     SITE_ARRAYS,
+    one_line,
     pack,
     save_columns,
 )
@@ -123,9 +124,7 @@ def merge_shards(paths: Sequence[Path], output: Path, info: dict) -> Path:
             for index, values in enumerate(numbers):
                 for name, value in values.items():
                     columns[name][row + index] = value
-            id_file.write(
-                ("\n" if row else "") + "\n".join(i.replace("\n", " ") for i in ids)
-            )
+            id_file.write(("\n" if row else "") + "\n".join(map(one_line, ids)))
             row, site, comp = row + len(ids), site + spans[1][2], comp + spans[2][2]
     for array in files.values():
         array.flush()

@@ -13,6 +13,7 @@ import torch
 from crystalvae.design.settings import sampling_defaults, sampling_options
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
+from crystalvae.generation.choose import numbered_stream
 from crystalvae.generation.decode import required_compositions
 from crystalvae.generation.options import Held
 from crystalvae.parallel import forks, num_cores
@@ -125,7 +126,7 @@ class Batches:
 
     def __call__(self, number: int) -> list[Checked]:
         """Crystals, None for one that could not be completed, and their checks."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        generator = numbered_stream(self.seed, number)
         compositions = None
         if self.latents is None:
             z, compositions = self._from_prior(generator)

@@ -61,6 +61,25 @@ def resume_directory(path: Path, work: str) -> Path:
     return path if (path / work).is_dir() else open_directory(path)
 
 
+def clear_results(directory: Path) -> None:
+    """Remove what an earlier attempt wrote of a screening, and nothing else.
+
+    Raises:
+        DataError: something cannot be removed.
+    """
+    written = [
+        *(directory / name for name in ("table.csv", "summary.json", "report.html")),
+        *directory.glob("*.extxyz"),
+        *directory.glob("[0-9]*-*.cif"),
+        *(directory / "relaxed").glob("[0-9]*-*.cif"),
+    ]
+    try:
+        for path in written:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot clear {directory} ({error})") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 

@@ -23,6 +23,7 @@ from crystalvae.generation import (
     SamplingOptions,
     generate,
 )
+from crystalvae.generation.choose import numbered_stream
 from crystalvae.parallel import ordered_map
 from crystalvae.screening.uniqueness import is_known
 
@@ -150,7 +151,7 @@ class _Drafts:
 
     def __call__(self, number: int) -> list[AsymmetricUnit | None]:
         job = self.jobs[number]
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        generator = numbered_stream(self.seed, number)
         dim = self.model.config.latent.dim
         z = torch.randn(len(job.rows), dim, generator=generator)
         return generate(

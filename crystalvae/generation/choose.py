@@ -6,6 +6,19 @@ import torch
 from torch import Tensor
 
 
+def numbered_stream(seed: int, number: int) -> torch.Generator:
+    """The source of randomness of one of many batches, on the CPU.
+
+    Args:
+        seed: any integer.
+        number: of the batch.
+    """
+    value = seed * 1_000_003 + number
+    if abs(value) >= 2**63:
+        value %= 2**63
+    return torch.Generator().manual_seed(value)
+
+
 def choose(
     logits: Tensor,
     temperature: float,

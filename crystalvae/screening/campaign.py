@@ -226,10 +226,8 @@ def _rank(
             return -crystal.volume / crystal.num_atoms
         return item.properties.get(rank_by, float("inf"))
 
-    if rank_by not in SCORES and not any(
-        rank_by in inspected[p].properties for p in survivors
-    ):
-        known = dict.fromkeys(n for p in survivors for n in inspected[p].properties)
+    if rank_by not in SCORES and not any(rank_by in i.properties for i in inspected):
+        known = dict.fromkeys(name for item in inspected for name in item.properties)
         raise ConfigError(
             f"cannot rank by {rank_by!r}; known are {', '.join([*SCORES, *known])}"
         )

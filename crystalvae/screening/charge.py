@@ -64,7 +64,8 @@ def smact_valid(composition: dict[int, int]) -> bool:
     """The composition validity of the CDVAE benchmark.
 
     Single elements and alloys pass; otherwise one oxidation state an element out of
-    SMACT's 2014 list, charges that cancel, and the Pauling test.
+    SMACT's 2014 list, charges that cancel, and the Pauling test, which nothing passes
+    that has an element of unknown electronegativity.
 
     Args:
         composition: atomic number → count, reduced.
@@ -76,6 +77,8 @@ def smact_valid(composition: dict[int, int]) -> bool:
     table = element_table()
     if len(composition) == 1 or all(table[z]["metal"] for z in composition):
         return True
+    if any(table[z]["electronegativity"] is None for z in composition):
+        return False
     return reachable_zero(_choices(composition, "smact14", mixed=False))
 
 

@@ -119,7 +119,7 @@ def reference_fingerprints(
     chunks = ([dataset[i] for i in rows[s : s + CHUNK]] for s in starts)
     with process_map(num_workers, len(starts) >= 4) as each:
         parts = list(each(_of_crystals, chunks))
-    found = np.concatenate(parts).astype(np.float32)
+    found = np.concatenate([np.zeros((0, NUM_DISTANCES)), *parts]).astype(np.float32)
     if cached is not None:
         with suppress(OSError), replacing(cached, shared=True) as partial:
             np.save(partial, found)

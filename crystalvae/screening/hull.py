@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystalvae.errors import DataError
+from crystalvae.data.packed import material_id
+from crystalvae.errors import ConfigError, DataError
 from crystalvae.parallel import ordered_map
 from crystalvae.screening.relax import SECONDS, relax
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
     from crystalvae.crystal import AsymmetricUnit
+
+logger = logging.getLogger(__name__)
 
 Composition = dict[int, int]
 
@@ -119,7 +123,8 @@ def reference_hull(
     All are evaluated as they are; those within :data:`MARGIN` of the hull are then
     relaxed, space group kept, since a reference set is relaxed in another functional.
     Each energy is appended to a file as it is computed, so that an interrupted run goes
-    on and the next one need not compute it again.
+    on and the next one need not compute it again. What failed is tried again by the
+    next one.
 
     Args:
         known: the reference crystals.
@@ -133,6 +138,7 @@ def reference_hull(
         advance: called after each energy.
 
     Raises:
+        ConfigError: the potential gives no energy at all.
         DataError: the file cannot be read or written.
     """
     systems = {frozenset(composition) for composition in wanted}
@@ -143,35 +149,48 @@ def reference_hull(
             chosen[row] = composition
     with _Energies(cached) as energies:
 
-        def hull_of(found: dict[int, float | None]) -> Hull:
-            usable = {
-                row: energy for row, energy in found.items() if energy is not None
-            }
-            return Hull([chosen[row] for row in usable], list(usable.values()))
+        def hull_of(found: dict[int, float]) -> Hull:
+            return Hull([chosen[row] for row in found], list(found.values()))
 
-        def evaluate(rows: Iterable[int], most: int) -> dict[int, float | None]:
-            rows = list(rows)
+        def evaluate(rows: Iterable[int], most: int) -> dict[int, float]:
+            rows, failed = list(rows), []
             missing = [row for row in rows if (row, most) not in energies.known]
             work = partial(_energy, known, calculator, most, seconds)
             each = ordered_map(work, missing, min(num_workers, len(missing)))
             for row, energy in zip(missing, each):
-                energies.add(row, most, energy)
+                if isinstance(energy, str):
+                    failed.append(f"{material_id(known, row) or row}: {energy}")
+                else:
+                    energies.add(row, most, energy)
                 if advance is not None:
                     advance()
-            return {row: energies.known[row, most] for row in rows}
+            found = {
+                row: energies.known[row, most]
+                for row in rows
+                if (row, most) in energies.known
+            }
+            if failed and not found and not most:
+                raise ConfigError(
+                    f"the potential gave no energy of any known crystal ({failed[0]})"
+                )
+            if failed and not most:
+                logger.warning(
+                    f"{len(failed)} of {len(rows)} known crystals have no energy and "
+                    f"are not in the hull, which may lie too high ({failed[0]})"
+                )
+            return found
 
         found = evaluate(chosen, 0)
         hull = hull_of(found)
         if not steps:
             return hull
-        near = {}
+        near = []
         for row, energy in found.items():
-            above = None if energy is None else hull.energy_above(chosen[row], energy)
+            above = hull.energy_above(chosen[row], energy)
             if above is not None and above <= MARGIN:
-                near[row] = energy
+                near.append(row)
         for row, energy in evaluate(near, steps).items():
-            if energy is not None:
-                found[row] = min(energy, near[row])
+            found[row] = min(energy, found[row])
         return hull_of(found)
 
 
@@ -180,7 +199,7 @@ class _Energies:
 
     def __init__(self, path: Path):
         self.path = path
-        self.known: dict[tuple[int, int], float | None] = {}
+        self.known: dict[tuple[int, int], float] = {}
 
     def __enter__(self) -> _Energies:
         try:
@@ -190,7 +209,8 @@ class _Energies:
                 self.path.write_text(whole)
             for line in whole.splitlines():
                 row, energy, steps = json.loads(line)
-                self.known[row, steps] = energy
+                if energy is not None:
+                    self.known[row, steps] = energy
         except (OSError, TypeError, ValueError) as error:
             raise DataError(f"{self.path} is damaged ({error}); delete it") from error
         try:
@@ -202,7 +222,7 @@ class _Energies:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def add(self, row: int, steps: int, energy: float | None) -> None:
+    def add(self, row: int, steps: int, energy: float) -> None:
         self.known[row, steps] = energy
         try:
             self.file.write(json.dumps([row, energy, steps]) + "\n")
@@ -223,7 +243,8 @@ def _energy(
     steps: int,
     seconds: int,
     row: int,
-) -> float | None:
+) -> float | str:
+    """Energy of a known crystal in eV/atom, or why there is none."""
     atoms = known[row].to_atoms()
     try:
         if steps:
@@ -233,6 +254,6 @@ def _energy(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 energy = float(atoms.get_potential_energy()) / len(atoms)
-    except Exception:
-        return None
-    return energy if np.isfinite(energy) else None
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return energy if np.isfinite(energy) else f"the energy is {energy}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -127,7 +128,8 @@ def _relaxed_once(
     place: int,
 ) -> Relaxation | str:
     """A relaxation, from its file if there is one, or why there is none."""
-    path = work / f"relaxed-{file_name(options.potential)}-{place:07d}.pickle"
+    key = _key(crystals[place], options)
+    path = work / f"relaxed-{file_name(options.potential)}-{key}.pickle"
     found = load_pickle(path)
     if found is None:
         try:
@@ -141,6 +143,18 @@ def _relaxed_once(
             return str(error)
         save_pickle(path, found)
     return found
+
+
+def _key(crystal: AsymmetricUnit, options: StabilityOptions) -> str:
+    """What tells one relaxation from another in the same potential."""
+    parts = [
+        [crystal.number, options.keep_symmetry, options.seconds],
+        crystal.lattice.round(6).tolist(),
+        crystal.wyckoffs.tolist(),
+        crystal.atomic_numbers.tolist(),
+        crystal.frac_coords.round(6).tolist(),
+    ]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _columns(

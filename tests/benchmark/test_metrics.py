@@ -15,8 +15,10 @@ from crystalvae.benchmark.generation import (
     template,
 )
 from crystalvae.benchmark.matching import match_rate
+from crystalvae.benchmark.report import metrics_table
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.errors import DataError
 from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of, is_known
 from tests.conftest import REFERENCE, random_setting
 
@@ -82,6 +84,13 @@ def test_chi_square_by_hand():
     assert group_chi_square(found, target) == pytest.approx(expected)
 
 
+def test_chi_square_is_of_the_groups_that_the_target_has():
+    target = [1] * 50 + [2] * 50
+    assert group_chi_square([1] * 45 + [2] * 45 + [3] * 10, target) == pytest.approx(0)
+    found = [1] * 54 + [2] * 36 + [3] * 10
+    assert group_chi_square(found, target) == pytest.approx(2 * 0.1**2 / 0.5)
+
+
 def test_density_of_rock_salt():
     crystal = AsymmetricUnit.from_structure(REFERENCE["nacl"][0])
     assert density_of(crystal) == pytest.approx(2.165, abs=0.01)
@@ -91,7 +100,31 @@ def test_interval_covers_the_mean():
     values = np.array([0.0] * 50 + [1.0] * 50)
     low, high = interval(values)
     assert 0.39 < low < 0.5 < high < 0.61
-    assert interval(np.ones(9)) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_intervals_hold_the_truth_in_19_of_20_samples(share):
+    rng = np.random.default_rng(0)
+    samples = rng.random((2000, 100)) < share
+    held = [low <= share <= high for low, high in map(interval, samples * 1.0)]
+    assert np.mean(held) > 0.92
+
+
+def test_of_no_failure_among_few_little_is_known():
+    low, high = interval(np.ones(200))
+    assert 0.97 < low < 0.99
+    assert high == 1
+    assert interval(np.ones(9))[0] < 0.75
+
+
+def test_nothing_drawn_is_the_worst_and_no_number(crystals):
+    metrics = generation_metrics([None, None], crystals, num_workers=1)
+    assert metrics["group_jensen_shannon"] == metrics["element_jensen_shannon"] == 1
+    assert metrics["density_wasserstein"] is None
+    json.dumps(metrics, allow_nan=False)
+    assert "–" in metrics_table(metrics, None)
+    with pytest.raises(DataError, match="no crystals"):
+        generation_metrics([])
 
 
 def test_workers_find_the_same(crystals, monkeypatch):

@@ -165,6 +165,20 @@ def test_what_is_known_falls(tiny_model):
     assert not own & {item.index for item in kept}
 
 
+@pytest.mark.parametrize("seed", [2**45, 10**18, -(10**18)])
+def test_any_integer_is_a_seed(tiny_model, seed):
+    one, again, other = (
+        tiny_model.sample(2, seed=s, num_workers=1) for s in (seed, seed, seed + 1)
+    )
+    assert all(same(*pair) for pair in zip(one, again))
+    assert not all(same(*pair) for pair in zip(one, other))
+
+
+def test_nothing_is_decoded_to_nothing(tiny_model):
+    posterior = tiny_model.encode([])
+    assert tiny_model.decode(posterior.mu) == []
+
+
 def test_repeats_fall(tiny_model):
     limits = Constraints(elements=frozenset({29}), max_atoms=1)
     options = {"constraints": limits, "num_workers": 1, "seed": 1}

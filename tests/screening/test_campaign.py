@@ -206,6 +206,32 @@ def test_wrong_wishes_are_explained(folder, tmp_path):
         screen(folder, tmp_path / "full", num_workers=1)
 
 
+def test_what_an_attempt_wrote_before_is_cleared(folder, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["screen", str(folder), "-o", str(out), "--workers", "1"]
+    assert main([*arguments, "--database", str(tmp_path / "absent" / "no.db")]) == 1
+    assert (out / ".work").is_dir()
+    before = {path.name for path in out.glob("*.cif")}
+    (out / "mine.cif").write_text("")
+    assert main([*arguments, "--top", "1", "--rank-by", "density"]) == 0
+    after = {path.name for path in out.glob("*.cif")} - {"mine.cif"}
+    assert len(before) > 1
+    assert len(after) == 1
+    assert (out / "mine.cif").exists()
+
+
+def test_nothing_left_can_be_ranked_by_what_the_input_had(tmp_path):
+    from ase import Atoms
+    from ase.io import write
+
+    frame = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0.6]], cell=[3, 3, 3], pbc=True)
+    frame.info["energy_x"] = -1.0
+    write(tmp_path / "in.extxyz", [frame])
+    arguments = ["screen", str(tmp_path / "in.extxyz"), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--rank-by", "energy_x", "--workers", "1"]) == 0
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_database_and_report(folder, tmp_path, known):
     import ase.db
 

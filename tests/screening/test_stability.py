@@ -145,6 +145,45 @@ def test_energies_are_computed_once(tmp_path, steps):
     assert file.read_text().endswith("\n")
 
 
+def test_what_failed_is_tried_again(tmp_path, caplog):
+    from ase.calculators.emt import EMT
+
+    class Moody(EMT):
+        def __init__(self, refused):
+            super().__init__()
+            self.refused = refused
+
+        def calculate(self, atoms=None, *arguments, **options):
+            if self.refused & set(atoms.get_chemical_symbols()):
+                raise RuntimeError("out of memory")
+            super().calculate(atoms, *arguments, **options)
+
+    file, wanted = tmp_path / "e.jsonl", [{29: 1, 79: 1}]
+    options = {"steps": 0}
+    hull = reference_hull(known_crystals(), wanted, Moody({"Au"}), file, **options)
+    assert hull.lowest.keys() == {frozenset([29])}
+    assert "2 of 3 known crystals have no energy" in caplog.text
+    hull = reference_hull(known_crystals(), wanted, Moody(set()), file, **options)
+    assert len(hull.lowest) == 3
+    other, broken = tmp_path / "other.jsonl", Moody({"Cu", "Au"})
+    with pytest.raises(ConfigError, match="out of memory"):
+        reference_hull(known_crystals(), wanted, broken, other, **options)
+
+
+def test_relaxations_of_other_crystals_are_not_taken(tmp_path):
+    gold = AsymmetricUnit.from_atoms(bulk("Au", a=4.3))
+    copper = AsymmetricUnit.from_atoms(bulk("Cu", a=3.7))
+    for crystal, symbol in ((copper, "Cu"), (gold, "Au")):
+        found = add_stability(
+            campaign_of([crystal]),
+            known_crystals(),
+            tmp_path,
+            tmp_path / "e.jsonl",
+            StabilityOptions("emt", reference_steps=0),
+        )
+        assert set(found[0].atoms.get_chemical_symbols()) == {symbol}
+
+
 def test_relaxing_the_known_lowers_the_hull(tmp_path):
     known, calculator = known_crystals(), load_potential("emt")
     wanted = [{29: 1, 79: 1}]
