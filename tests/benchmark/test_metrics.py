@@ -144,6 +144,14 @@ def test_template_forgets_elements(crystals):
     assert template(nacl) != template(by_formula["CsCl"])
 
 
+@pytest.mark.parametrize("option", ["--beta", "--temperature"])
+def test_structures_are_not_drawn(tmp_path, crystals, capsys, option):
+    (tmp_path / "a.cif").write_text(crystals[0].to_cif())
+    arguments = ["benchmark", str(tmp_path / "a.cif"), "-o", str(tmp_path / "o")]
+    assert main([*arguments, option, "1"]) == 1
+    assert "models only" in capsys.readouterr().err
+
+
 def test_benchmark_command(tiny_model, tmp_path, crystals, capsys):
     tiny_model.save_pretrained(tmp_path / "model")
     folder = tmp_path / "in"

@@ -83,6 +83,8 @@ def test_known_structures_are_all_counted(model_dir, tmp_path, capsys):
             ["--formula", "NaCl", "--num-atoms", "2", "--formula-units", "1"],
             "not both",
         ),
+        (["--formula", "NaCl", "--no-cifs"], "go with structures"),
+        (["--formula", "NaCl", "--limit", "3"], "go with structures"),
     ],
 )
 def test_user_errors_are_explained(options, message, model_dir, tmp_path, capsys):

@@ -148,6 +148,19 @@ def test_round_trip_of_real_crystals(shared_data, tmp_path):
     assert report.converted == report.total
 
 
+@pytest.mark.parametrize("name", ["two\rlines", "two\r\nlines", "two\u2028lines"])
+def test_names_of_several_lines_are_one(tmp_path, name):
+    table = tmp_path / "table.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows(
+            [["material_id", "cif"], [name, good_cif()], ["b", good_cif()]]
+        )
+    prepare(table, tmp_path / "set", num_workers=1)
+    names = PackedDataset(tmp_path / "set").material_ids
+    assert [one.split() for one in names] == [["two", "lines"], ["b"]]
+
+
 def test_a_tolerance_of_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="symprec"):
         prepare(tmp_path, tmp_path / "out", symprec=0)
