@@ -19,6 +19,7 @@ from crystalvae.screening.resume import load_pickle, save_pickle
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.data.packed import PackedDataset
+    from crystalvae.screening.hull import Hull
 
 WORK = ".work"
 SCORES = ("novelty", "density", "volume", "num_sites")
@@ -41,6 +42,8 @@ class Campaign:
     """Place → further columns of its row in the table."""
     ranked_by: str | None = None
     """What the survivors are ranked by."""
+    hull: Hull | None = None
+    """Of the reference crystals, where stability was judged."""
 
     @property
     def judged_novelty(self) -> bool:

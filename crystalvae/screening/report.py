@@ -13,6 +13,7 @@ import numpy as np
 from crystalvae.screening import charts
 from crystalvae.screening.campaign import Campaign, funnel
 from crystalvae.screening.gallery import scene
+from crystalvae.screening.phases import phase_diagrams
 from crystalvae.screening.tables import (
     ESTIMATES,
     details,
@@ -40,7 +41,7 @@ _PAGE = """<!DOCTYPE html>
 <title>{title}</title><style>{style}</style><script>{plotly}</script></head><body>
 <h1>{title}</h1><p>{lead}</p><div class="cards">{cards}</div>
 <h2>What is left after each check</h2>{funnel}
-<h2>What survived{beside}</h2>{distributions}
+<h2>What survived{beside}</h2>{distributions}{phases}
 <h2>The best {count}</h2>
 <p class="soft">Drag or use the arrow keys to turn, Ctrl and the wheel to zoom,
 double-click to fill the screen. Conventional cells.</p>
@@ -85,6 +86,7 @@ def html_report(
         funnel=funnel_table(campaign),
         beside=" beside the reference" if known else "",
         distributions=_distributions(campaign, crystals, known, relaxed or {}),
+        phases=_phases(campaign, relaxed or {}),
         count=len(best) or "",
         gallery="".join(
             _figure(campaign, place, number, drawn["elements"], files, relaxed or {})
@@ -188,6 +190,20 @@ def _distributions(
         + '<p class="soft">Error bars are one standard error. The distance to the '
         "nearest known crystal compares average minimum distances, without elements."
         "</p>"
+    )
+
+
+def _phases(campaign: Campaign, relaxed: Mapping[int, Relaxation]) -> str:
+    if campaign.hull is None:
+        return ""
+    figures = phase_diagrams(campaign, relaxed, campaign.hull)
+    if not figures:
+        return ""
+    return (
+        f'<h2>Phase diagrams</h2><div class="grid">{_divs(figures)}</div>'
+        '<p class="soft">The systems of two and three elements in which most crystals '
+        "were relaxed. The hull is that of the reference crystals, in the same "
+        "potential.</p>"
     )
 
 

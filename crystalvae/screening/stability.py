@@ -112,6 +112,7 @@ def add_stability(
         stable = energy <= options.threshold
         text = "" if stable else f"{energy:.3f} eV/atom above the hull"
         record.results["stable"] = CheckResult("stable", stable, energy, text)
+    campaign.hull = hull
     campaign.ranked_by = f"energy above the hull in {options.potential}"
     campaign.survivors = sorted(
         (p for p in campaign.survivors if campaign.inspected[p].record.passed),
