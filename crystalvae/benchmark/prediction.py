@@ -124,10 +124,11 @@ class Comparison:
     """Predictions compared with the known structures."""
 
     metrics: dict[str, dict[str, Any]]
-    """:func:`prediction_metrics` of ``first`` (the first draw of each), ``likeliest``
-    (that of the largest score) and ``best_of_n``."""
+    """:func:`prediction_metrics` of ``first`` (the first draw of each),
+    ``ranked_first`` (that of the largest score) and ``best_of_n``."""
     rows: list[dict[str, Any]]
-    """Of each reference: matches among its draws, the first, likeliest and nearest."""
+    """Of each reference: matches among its draws, and which is first, ranked first and
+    nearest."""
 
 
 def compare(
@@ -144,7 +145,7 @@ def compare(
     Args:
         draws: n crystals for each, None for what was not completed.
         references: the R known crystals.
-        scores: one a draw, ``R * n`` in order; None leaves out the likeliest.
+        scores: one a draw, ``R * n`` in order; None leaves out ``ranked_first``.
         unusable: further structures that could not be predicted; they count as missed.
         polymorphs: compute METRe and cRMSE.
         num_workers: processes; None is one a core.
@@ -170,15 +171,15 @@ def compare(
     if scores is not None:
         ranked = np.reshape(scores, own.shape).argmax(1)
         picked = np.concatenate([own[np.arange(len(own)), ranked, None], missed[:, :1]])
-        metrics["likeliest"] = prediction_metrics(picked)
+        metrics["ranked_first"] = prediction_metrics(picked)
     metrics[f"best_of_{own.shape[1]}"] = prediction_metrics(counted, reached)
     rows = []
     for place, distances in enumerate(own):
         hit = np.isfinite(distances)
         row = {"matches": int(hit.sum()), "first_rmse": _shown(distances[0])}
         if scores is not None:
-            row["likeliest"] = int(ranked[place])
-            row["likeliest_rmse"] = _shown(distances[ranked[place]])
+            row["ranked_first"] = int(ranked[place])
+            row["ranked_first_rmse"] = _shown(distances[ranked[place]])
         if hit.any():
             row["nearest"] = int(np.nanargmin(distances))
             row["nearest_rmse"] = _shown(np.nanmin(distances))

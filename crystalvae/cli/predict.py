@@ -22,6 +22,10 @@ from crystalvae.cli.options import (
 logger = logging.getLogger(__name__)
 
 
+MOST_UNITS = 4
+"""Formulas in the primitive cell that are tried where nothing is said of it."""
+
+
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
@@ -52,7 +56,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--formula-units",
         metavar="Z or A-B",
-        help="formulas in the primitive cell, a number or a range (1)",
+        help="formulas in the primitive cell, a number or a range (1 to 4, as many as "
+        "fit into the largest cell that the model was trained on)",
     )
     parser.add_argument(
         "--num-atoms",
@@ -116,8 +121,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("-n must be at least 1")
     if args.draws is not None and args.draws < args.n:
         raise ConfigError("--draws must be at least -n")
-    cells = None if args.formula is None else _cells(args)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    cells = None if args.formula is None else _cells(args, model)
     strange = beyond_training(model, compositions=cells or ())
     if strange is not None:
         logger.warning(strange)
@@ -139,18 +144,23 @@ def run(args: argparse.Namespace) -> int:
     return _predict_known(args, model, directory, settings)
 
 
-def _cells(args: argparse.Namespace) -> list[dict[int, int]]:
+def _cells(args: argparse.Namespace, model: Any) -> list[dict[int, int]]:
     """Contents of the primitive cells that the options allow."""
     from crystalvae.cli.constraints import parse_range
+    from crystalvae.design.familiar import TRAINED_ON
     from crystalvae.errors import ConfigError
     from crystalvae.generation.constraints import parse_formula
 
     if args.formula_units and args.num_atoms:
         raise ConfigError("give --formula-units or --num-atoms, not both")
     formula = parse_formula(args.formula, "--formula")
-    low, high = parse_range(args.formula_units or "1", "--formula-units")
+    size = sum(formula.values())
+    if args.formula_units:
+        low, high = parse_range(args.formula_units, "--formula-units")
+    else:
+        most = model.card.get(TRAINED_ON, {}).get("max_atoms", size)
+        low, high = 1, max(1, min(MOST_UNITS, most // size))
     if args.num_atoms:
-        size = sum(formula.values())
         least, most = parse_range(args.num_atoms, "--num-atoms")
         low, high = -(-least // size), most // size
         if low > high:
@@ -249,7 +259,8 @@ def _predict_formula(
     crystals = [item.crystal for item in ranked]
     columns = [
         {
-            "log_likelihood": round(item.score, 3),
+            "score": round(item.score, 3),
+            "log_likelihood": round(item.likelihood, 3),
             "times_drawn": item.count,
             "draw": item.draw,
         }
@@ -269,7 +280,7 @@ def _predict_formula(
         "distinct": distinct,
         "written": len(ranked),
         "fallen": fallen,
-        "note": "ranked by the model's log-likelihood; no energy was computed",
+        "note": _how_ranked(model),
     }
     write_crystals(directory, crystals, names, rows, summary)
     fell = ", ".join(f"{n} {reason}" for reason, n in fallen.items() if n)
@@ -278,6 +289,17 @@ def _predict_formula(
         f"({fell or 'none'} fell); first {crystals[0]}"
     )
     return 0
+
+
+def _how_ranked(model: Any) -> str:
+    from crystalvae.design.ranking import NAT
+
+    if model.stability is None:
+        return "ranked by the model's log-likelihood; no energy was computed"
+    return (
+        "ranked by the model's log-likelihood less the estimated energy above the hull "
+        f"in units of {1000 * NAT:g} meV/atom (score); no energy was computed"
+    )
 
 
 def _most_drawn(ranked: list, num: int) -> list:
@@ -300,7 +322,7 @@ def _predict_known(
 
     from crystalvae.benchmark.prediction import compare
     from crystalvae.design.output import unused_name, write_table, write_text
-    from crystalvae.design.ranking import log_likelihoods
+    from crystalvae.design.ranking import log_likelihoods, scores
     from crystalvae.errors import DataError
 
     rows, references = _references(args, model)
@@ -313,12 +335,12 @@ def _predict_known(
     )
     seconds = time.perf_counter() - began
     flat = [crystal for own in draws for crystal in own]
-    scores = log_likelihoods(model, flat, beta=args.beta)
+    likelihoods = log_likelihoods(model, flat, beta=args.beta)
     usable = [row for row in rows if "error" not in row]
     found = compare(
         draws,
         references,
-        scores=scores,
+        scores=scores(model, flat, likelihoods, num_workers=args.workers),
         unusable=len(rows) - len(usable),
         polymorphs=args.polymorphs,
         num_workers=args.workers,

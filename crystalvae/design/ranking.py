@@ -20,7 +20,9 @@ from crystalvae.graph import orbit_graph
 from crystalvae.parallel import process_map
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import first_failure, run_checks
+from crystalvae.screening.tables import ENERGY
 from crystalvae.screening.uniqueness import duplicate_of
+from crystalvae.stability.network import HIGHEST
 from crystalvae.symmetry.tables import symmetry_tables
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ RESOLUTION = 0.05
 """Width, in fractional and log-Cholesky coordinates, over which a density counts as the
 probability of one crystal; it makes different numbers of free coordinates comparable.
 """
+NAT = 0.004
+"""eV/atom above the hull, as estimated, that weigh as much as one nat of log-likelihood
+in a score; chosen on predictions of MP-20's validation crystals."""
+ALIKE = 5.0
+"""Within so many nats the simplest of matching crystals stands for them."""
 FEW = 256
 """Crystals that one process compares sooner than two start."""
 CHECKS = ("volume", "shape", "density", "distance", "radii")
@@ -74,6 +81,36 @@ def log_likelihoods(
                 free = num_free(crystals[row])
                 scores[row] = value + free * math.log(RESOLUTION)
     return scores
+
+
+def scores(
+    model: CrystalVAE,
+    crystals: Sequence[AsymmetricUnit | None],
+    likelihoods: Sequence[float],
+    *,
+    num_workers: int | None = None,
+) -> list[float]:
+    """Log-likelihoods less what the stability network expects above the hull.
+
+    In units of :data:`NAT`. Where there is no such network these are the
+    log-likelihoods, and -inf for None.
+
+    Args:
+        model: the model.
+        crystals: crystals of one composition, or multiples of it.
+        likelihoods: their :func:`log_likelihoods`.
+        num_workers: of :func:`~crystalvae.design.estimates.estimate_columns`.
+    """
+    if model.stability is None:
+        return list(likelihoods)
+    rows = [row for row, crystal in enumerate(crystals) if crystal is not None]
+    found = estimate_columns(
+        model, [crystals[row] for row in rows], num_workers=num_workers
+    )
+    total = [-math.inf] * len(crystals)
+    for row, columns in zip(rows, found):
+        total[row] = likelihoods[row] - columns.get(ENERGY, HIGHEST) / NAT
+    return total
 
 
 def numbered_rows(
@@ -155,12 +192,12 @@ def most_drawn(
         Crystals of each composition.
     """
     kept = [[crystal for crystal in own if crystal is not None] for own in draws]
-    scores = iter(log_likelihoods(model, list(chain(*kept)), beta=beta))
+    likelihoods = iter(log_likelihoods(model, list(chain(*kept)), beta=beta))
     with process_map(num_workers, sum(map(len, kept)) >= 2 * FEW) as each:
         labels = list(each(_labels, kept))
     found = []
     for own, firsts in zip(kept, labels):
-        score = list(islice(scores, len(own)))
+        score = list(islice(likelihoods, len(own)))
         groups: dict[int, list[int]] = defaultdict(list)
         for place, first in enumerate(firsts):
             groups[first].append(place)
@@ -179,8 +216,11 @@ class Prediction:
     """A distinct crystal among the draws for a formula."""
 
     crystal: AsymmetricUnit
-    """The likeliest of those that match."""
+    """Of those that match, the one of fewest atoms and free numbers whose score is
+    within :data:`ALIKE` of the best."""
     score: float
+    """The best of their :func:`scores`."""
+    likelihood: float
     """Its :func:`log_likelihoods`."""
     draw: int
     """Its number among the draws."""
@@ -195,7 +235,7 @@ def distinct_ranked(
     beta: float | None = None,
     num_workers: int | None = None,
 ) -> tuple[list[Prediction], dict[str, int]]:
-    """Drop what fails the checks, merge what matches, and rank by log-likelihood.
+    """Drop what fails the checks, merge what matches, and rank by :func:`scores`.
 
     Args:
         model: the model.
@@ -204,8 +244,8 @@ def distinct_ranked(
         num_workers: processes of the matching; None is one a core.
 
     Returns:
-        The distinct crystals, likeliest first, and how many draws fell: ``incomplete``,
-        the name of a check, or ``duplicate``.
+        The distinct crystals, best first, and how many draws fell: ``incomplete``, the
+        name of a check, or ``duplicate``.
     """
     fallen: Counter[str] = Counter()
     kept = []
@@ -219,15 +259,24 @@ def distinct_ranked(
             kept.append(draw)
         else:
             fallen[failed] += 1
-    scores = log_likelihoods(model, [crystals[draw] for draw in kept], beta=beta)
-    order = sorted(range(len(kept)), key=lambda place: (-scores[place], place))
-    ranked = [crystals[kept[place]] for place in order]
-    labels = duplicate_of(ranked, num_workers=num_workers)
-    count = Counter(labels)
-    fallen["duplicate"] = len(labels) - len(count)
-    found = [
-        Prediction(crystal, scores[order[rank]], kept[order[rank]], count[rank])
-        for rank, crystal in enumerate(ranked)
-        if labels[rank] == rank
-    ]
+    passed = [crystals[draw] for draw in kept]
+    likelihoods = log_likelihoods(model, passed, beta=beta)
+    merit = scores(model, passed, likelihoods, num_workers=num_workers)
+    order = sorted(range(len(kept)), key=lambda place: (-merit[place], place))
+    labels = duplicate_of([passed[place] for place in order], num_workers=num_workers)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, label in zip(order, labels):
+        groups[label].append(place)
+    fallen["duplicate"] = len(labels) - len(groups)
+
+    def simplicity(place: int) -> tuple[int, int]:
+        return passed[place].num_primitive_atoms, num_free(passed[place])
+
+    found = []
+    for places in groups.values():
+        best = merit[places[0]]
+        own = min((p for p in places if merit[p] >= best - ALIKE), key=simplicity)
+        found.append(
+            Prediction(passed[own], best, likelihoods[own], kept[own], len(places))
+        )
     return found, dict(fallen)

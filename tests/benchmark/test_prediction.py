@@ -88,9 +88,9 @@ def test_every_structure_and_draw_counts():
     scores = [-1.0, 0.0, -2.0, 3.0, 1.0, 2.0]
     found = compare(draws, [rutile, quartz], scores=scores, unusable=2, num_workers=1)
     assert found.metrics["first"]["match_rate"] == 0
-    assert found.metrics["likeliest"]["match_rate"] == 1 / 4
+    assert found.metrics["ranked_first"]["match_rate"] == 1 / 4
     assert found.metrics["best_of_3"]["match_rate"] == 1 / 4
     assert found.metrics["best_of_3"]["rmse"] == pytest.approx(0, abs=1e-6)
     assert [row["matches"] for row in found.rows] == [2, 0]
-    assert [row["likeliest"] for row in found.rows] == [1, 0]
+    assert [row["ranked_first"] for row in found.rows] == [1, 0]
     assert found.rows[0]["nearest"] == 1

@@ -20,9 +20,19 @@ def test_a_formula_is_predicted_and_ranked(model_dir, tmp_path):
     drawn = sum(int(row["times_drawn"]) for row in rows)
     fallen = {k: n for k, n in summary["fallen"].items() if k != "duplicate"}
     assert drawn + sum(fallen.values()) == 24
-    scores = [float(row["log_likelihood"]) for row in rows]
+    scores = [float(row["score"]) for row in rows]
     assert scores == sorted(scores, reverse=True)
     assert {row["formula"] for row in rows} == {"NaCl"}
+
+
+def test_several_formulas_may_share_a_cell(tiny_model, tmp_path):
+    tiny_model.card = {"trained_on": {"max_atoms": 7, "elements": ["Na", "Cl"]}}
+    tiny_model.save_pretrained(tmp_path / "model")
+    arguments = ["predict", str(tmp_path / "model"), "-n", "1", "--workers", "1"]
+    for formula, cells in (("NaCl", [2, 4, 6]), ("Na3Cl2", [5]), ("Na", [1, 2, 3, 4])):
+        out = tmp_path / formula
+        assert main([*arguments, "--formula", formula, "-o", str(out)]) == 0
+        assert json.loads((out / "summary.json").read_text())["cells"] == cells
 
 
 def test_a_prediction_names_the_crystal_whose_structure_it_has(model_dir, tmp_path):

@@ -9,6 +9,7 @@ from crystalvae.crystal import AsymmetricUnit
 from crystalvae.design.analogues import Analogues
 from crystalvae.design.predict import predict
 from crystalvae.design.ranking import (
+    NAT,
     distinct_ranked,
     log_likelihoods,
     most_drawn,
@@ -139,6 +140,52 @@ def test_equal_crystals_are_one_prediction(tiny_model, crystals):
     assert ranked[0].score >= ranked[1].score
     assert all(drawn[p.draw] is p.crystal for p in ranked)
     assert {k: n for k, n in fallen.items() if n} == {"incomplete": 1, "duplicate": 1}
+
+
+def estimated(energy_of):
+    """Estimates of energies above the hull that a function gives."""
+
+    def columns(model, crystals, **_):
+        return [{"e_above_hull_estimate": energy_of(c)} for c in crystals]
+
+    return columns
+
+
+def test_what_is_expected_to_be_unstable_comes_later(tiny_model, monkeypatch, crystals):
+    by_formula = {crystal.formula: crystal for crystal in crystals}
+    pair = [by_formula["NaCl"], by_formula["CsCl"]]
+    plain, _ = distinct_ranked(tiny_model, pair, num_workers=1)
+    first, second = (item.crystal for item in plain)
+    gap = plain[0].score - plain[1].score
+    monkeypatch.setattr(tiny_model, "stability", object())
+    for share, order in ((0.9, [first, second]), (1.1, [second, first])):
+        energies = {id(first): gap * NAT * share, id(second): 0.0}
+        monkeypatch.setattr(
+            "crystalvae.design.ranking.estimate_columns",
+            estimated(lambda crystal, e=energies: e[id(crystal)]),
+        )
+        found, _ = distinct_ranked(tiny_model, pair, num_workers=1)
+        assert [item.crystal for item in found] == order
+        assert [item.likelihood for item in found] == pytest.approx(
+            log_likelihoods(tiny_model, order), abs=1e-3
+        )
+
+
+def test_the_simplest_of_what_matches_stands_for_it(tiny_model, monkeypatch):
+    structure = REFERENCE["perovskite"][0]
+    cubic = AsymmetricUnit.from_structure(structure)
+    bent = structure.copy()
+    bent.apply_strain([0.0, 0.0, 0.01])
+    tetragonal = AsymmetricUnit.from_structure(bent, symprec=1e-3)
+    assert tetragonal.number != cubic.number
+    for likelihoods, expected in (([3.0, 0.0], cubic), ([9.0, 0.0], tetragonal)):
+        monkeypatch.setattr(
+            "crystalvae.design.ranking.log_likelihoods",
+            lambda *_, values=likelihoods, **__: values,
+        )
+        (found,), _ = distinct_ranked(tiny_model, [tetragonal, cubic], num_workers=1)
+        assert found.crystal is expected
+        assert (found.count, found.score) == (2, likelihoods[0])
 
 
 def test_the_most_frequent_comes_first_once(tiny_model):
