@@ -6,13 +6,20 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
 from crystalvae.decoder import PARTS
 from crystalvae.errors import ConfigError
+from crystalvae.geometry.lattice import (
+    complete_coords,
+    coords_to_lattice,
+    lattice_to_coords,
+)
 from crystalvae.nn.wyckoff import MAX_Z
+from crystalvae.symmetry.tables import symmetry_tables
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -193,15 +200,26 @@ class Generated:
             getattr(self, name)[rows] = getattr(other, name)[source]
 
     def crystals(self) -> list[AsymmetricUnit | None]:
-        """As asymmetric units; None for an incomplete crystal."""
+        """As asymmetric units; None for an incomplete crystal.
+
+        What the group fixes is written anew in double precision: a cell with equal
+        axes has them equal to the last digit, a third is a third.
+        """
         from crystalvae.crystal import AsymmetricUnit
 
+        tables = symmetry_tables()
         number, size = self.number.tolist(), self.num_sites.tolist()
         complete = self.complete.tolist()
-        lattice = self.lattice.double().cpu().numpy()
+        free = lattice_to_coords(self.lattice.double().cpu())
+        system = torch.from_numpy(tables.system[number])
+        lattice = coords_to_lattice(complete_coords(free, system)).numpy()
         wyckoff = self.wyckoff.cpu().numpy()
         species = self.atomic_numbers.cpu().numpy()
+        place = np.array(number)[:, None], wyckoff
         coords = self.frac_coords.double().cpu().numpy()
+        coords = np.einsum("bsij,bsj->bsi", tables.embed[place], coords)
+        coords = coords + tables.offset[place]
+        coords = coords - np.floor(coords)
         return [
             AsymmetricUnit(
                 number=number[i],

@@ -291,3 +291,31 @@ def test_constraints_from_symbols():
     for wrong in ({"require": ["Xy"]}, {"composition": "Xy3"}, {"elements": "D3"}):
         with pytest.raises(ConfigError, match="no element symbol"):
             Constraints.of(**wrong)
+
+
+def test_what_the_group_fixes_is_exact(tiny_model):
+    groups = [152, 166, 194, 123, 225]
+    drawn = []
+    for seed, number in enumerate(groups):
+        found = tiny_model.sample(
+            6, seed=seed, space_groups=number, num_workers=1, distinct=False
+        )
+        drawn += found
+    for crystal in drawn:
+        metric = crystal.lattice @ crystal.lattice.T
+        assert abs(metric[0, 0] - metric[1, 1]) < 1e-12 * metric[0, 0]
+        if 143 <= crystal.number <= 194:
+            assert abs(metric[0, 1] + 0.5 * metric[0, 0]) < 1e-12 * metric[0, 0]
+            text = crystal.to_cif()
+            assert "_cell_angle_gamma  120.00000000" in text
+            lengths = [
+                line.split()[1]
+                for line in text.splitlines()
+                if line.startswith("_cell_length_")
+            ]
+            assert lengths[0] == lengths[1]
+        tables = symmetry_tables()
+        place = crystal.number, crystal.wyckoffs
+        exact = np.einsum("sij,sj->si", tables.embed[place], crystal.frac_coords)
+        gap = exact + tables.offset[place] - crystal.frac_coords
+        assert np.abs(gap - np.round(gap)).max() < 1e-14
