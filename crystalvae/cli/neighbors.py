@@ -14,6 +14,7 @@ from crystalvae.cli.options import (
     add_machine_options,
     add_search_options,
     at_least,
+    named,
     search_settings,
 )
 
@@ -43,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--unlisted",
+        action="append",
         metavar="DATA",
         help="known crystals, as the training set: what is like one of these is left "
         "out",
@@ -142,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
         + (
             "not beyond the structures themselves"
             if listed is None
-            else f"against {args.unlisted}"
+            else f"against {named(args.unlisted)}"
         ),
     }
     write_crystals(directory, crystals, files, rows, summary)

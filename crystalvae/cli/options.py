@@ -100,6 +100,11 @@ def add_machine_options(parser: argparse.ArgumentParser, *names: str) -> None:
         )
 
 
+def named(paths: list[str] | None) -> str | None:
+    """Data sets that an option was given, as summaries name them."""
+    return None if paths is None else ", ".join(paths)
+
+
 def add_polymorphs_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--polymorphs``."""
     parser.add_argument(

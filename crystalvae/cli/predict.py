@@ -14,6 +14,7 @@ from crystalvae.cli.options import (
     add_polymorphs_option,
     add_refine_option,
     at_least,
+    named,
     number,
     positive,
     seed,
@@ -72,6 +73,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--unlisted",
+        action="append",
         metavar="DATA",
         help="known crystals, as the training set: what matches one of these is left "
         "out, to find other structures (use with --draws)",
@@ -137,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         "refine": asdict(refinement_of(model, args.refine, purpose="prediction")),
         "seed": args.seed,
         "analogues": args.analogues,
-        "unlisted": args.unlisted,
+        "unlisted": named(args.unlisted),
     }
     if cells is not None:
         return _predict_formula(args, model, directory, settings, cells)
@@ -246,7 +248,8 @@ def _predict_formula(
         ranked = [item for item, is_old in zip(ranked, known) if not is_old]
         if not ranked:
             raise CrystalVAEError(
-                f"every distinct crystal of {len(drawn)} draws is in {args.unlisted}; "
+                f"every distinct crystal of {len(drawn)} draws is in "
+                f"{named(args.unlisted)}; "
                 "raise --draws or --temperature"
             )
     if not ranked:

@@ -15,6 +15,7 @@ from crystalvae.cli.options import (
     add_likely_stable_option,
     add_machine_options,
     draw_options,
+    named,
     share,
 )
 
@@ -43,8 +44,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_likely_stable_option(parser)
     parser.add_argument(
         "--unlisted",
+        action="append",
         metavar="DATA",
-        help="leave out what is in this data set, as it is or distorted",
+        help="leave out what is in this data set, as it is or distorted; may be given "
+        "several times",
     )
     parser.add_argument(
         "--top-p", type=share, default=1.0, help="nucleus, 0 to 1 (%(default)s)"
@@ -123,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         | ({"prior": args.prior} if args.prior else {}),
         "top_p": args.top_p,
         "likely_stable": args.likely_stable,
-        "unlisted": args.unlisted,
+        "unlisted": named(args.unlisted),
         **sampling_defaults(model, **draw_options(args)),
         "written": len(kept),
         "draws": report.draws,
@@ -132,7 +135,11 @@ def run(args: argparse.Namespace) -> int:
         "space_groups": len(groups),
         "seconds": round(seconds, 2),
         "note": "checked for plausibility; novelty was "
-        + ("not computed" if known is None else f"judged against {args.unlisted}")
+        + (
+            "not computed"
+            if known is None
+            else f"judged against {named(args.unlisted)}"
+        )
         + ", and of stability there is at most an estimate",
     }
     write_crystals(directory, crystals, names, rows, summary)

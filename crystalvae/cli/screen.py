@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
-from crystalvae.cli.options import add_machine_options, at_least
+from crystalvae.cli.options import add_machine_options, at_least, named
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -16,7 +17,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("input", help="structures, as for prepare")
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
     parser.add_argument(
-        "--reference", help="prepared data set that novelty is judged against"
+        "--reference",
+        action="append",
+        metavar="DATA",
+        help="known crystals that novelty is judged against, and that make the hull; "
+        "may be given several times",
     )
     parser.add_argument("--checks", help="names, comma-separated (all but smact)")
     parser.add_argument(
@@ -70,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     """Screen and write."""
     from tqdm import tqdm
 
-    from crystalvae.data.packed import PackedDataset
+    from crystalvae.data.load import open_known
     from crystalvae.design.database import write_database
     from crystalvae.design.output import (
         clear_results,
@@ -93,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from crystalvae.screening.checks import DEFAULT
     from crystalvae.screening.engine import summarize
-    from crystalvae.screening.potentials import file_name, load_potential
+    from crystalvae.screening.potentials import load_potential
     from crystalvae.screening.report import html_report
     from crystalvae.screening.stability import (
         StabilityOptions,
@@ -117,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         judge = CrystalVAE.from_pretrained(args.estimate)
         column = require_estimates(judge)
     directory = resume_directory(args.output, WORK)
-    reference = None if args.reference is None else PackedDataset(args.reference)
+    reference = None if args.reference is None else open_known(args.reference)
     campaign = screen(
         args.input,
         directory,
@@ -125,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         if args.checks
         else DEFAULT,
         reference=reference,
-        reference_name=args.reference,
+        reference_name=named(args.reference),
         rank_by=rank_by,
         num_workers=args.workers,
         scheduler=args.scheduler,
@@ -153,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
                 campaign,
                 reference,
                 directory / WORK,
-                Path(args.reference) / f"energies-{file_name(args.relax)}.jsonl",
+                [_energy_file(part, directory, args.relax) for part in args.reference],
                 options,
                 calculator=calculator,
                 num_workers=args.workers,
@@ -167,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
     steps = funnel(campaign)
     summary = {
         "input": args.input,
-        "reference": args.reference,
+        "reference": named(args.reference),
         "rank_by": campaign.ranked_by,
         **summarize([item.record for item in campaign.inspected]),
         "funnel": dict(steps),
@@ -206,3 +211,16 @@ def run(args: argparse.Namespace) -> int:
         f"{len(crystals)} written to {directory}; look at report.html"
     )
     return 0
+
+
+def _energy_file(reference: str, directory: Path, potential: str) -> Path:
+    """Where energies of known crystals are kept: beside a prepared data set."""
+    from crystalvae.data.packed import MANIFEST
+    from crystalvae.screening.campaign import WORK
+    from crystalvae.screening.potentials import file_name
+
+    name = f"energies-{file_name(potential)}"
+    if (Path(reference) / MANIFEST).exists():
+        return Path(reference) / f"{name}.jsonl"
+    key = hashlib.sha256(reference.encode()).hexdigest()[:8]
+    return directory / WORK / f"{name}-{key}.jsonl"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crystalvae.data.joined import JoinedSets, KnownSet
 from crystalvae.data.packed import MANIFEST, PackedDataset
 from crystalvae.data.readers import read_structures
 from crystalvae.errors import DataError, InvalidStructureError
@@ -120,12 +121,20 @@ def named_crystals(
     return found, refused
 
 
-def open_known(path: str) -> PackedDataset | list[AsymmetricUnit]:
-    """Known crystals: a data set as it lies on disk, or any input as asymmetric units.
+def open_known(paths: str | Sequence[str]) -> KnownSet | JoinedSets:
+    """Known crystals: data sets as they lie on disk, or any inputs as asymmetric units.
+
+    Args:
+        paths: where they are, one or several.
 
     Raises:
-        DataError: nothing can be used.
+        DataError: nothing of one of them can be used.
     """
-    if (Path(path) / MANIFEST).exists():
-        return PackedDataset(path)
-    return usable_crystals(path)
+    paths = [paths] if isinstance(paths, str) else paths
+    parts = [
+        PackedDataset(path)
+        if (Path(path) / MANIFEST).exists()
+        else usable_crystals(path)
+        for path in paths
+    ]
+    return parts[0] if len(parts) == 1 else JoinedSets(parts)

@@ -6,7 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -254,6 +254,10 @@ def compositions_of(
 
     Of a packed data set no crystal is unpacked.
     """
+    parts = getattr(crystals, "parts", None)
+    if parts is not None:
+        yield from chain.from_iterable(map(compositions_of, parts))
+        return
     if not isinstance(crystals, PackedDataset):
         yield from (crystal.composition for crystal in crystals)
         return

@@ -107,6 +107,9 @@ def reference_fingerprints(
         dataset: the known crystals.
         num_workers: processes; None is one a core.
     """
+    parts = getattr(dataset, "parts", None)
+    if parts is not None:
+        return np.concatenate([reference_fingerprints(p, num_workers) for p in parts])
     path: Path | None = getattr(dataset, "path", None)
     cached = None if path is None else path / "fingerprints.npy"
     if cached is not None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from crystalvae.data.joined import parts_of
 from crystalvae.data.packed import material_id
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.parallel import ordered_map
@@ -111,7 +114,7 @@ def reference_hull(
     known: Sequence[AsymmetricUnit],
     wanted: Iterable[Composition],
     calculator: Calculator,
-    cached: Path,
+    cached: Path | Sequence[Path],
     *,
     steps: int = RELAX_STEPS,
     seconds: int = SECONDS,
@@ -130,8 +133,8 @@ def reference_hull(
         known: the reference crystals.
         wanted: compositions that are to be judged.
         calculator: the potential that judges them too.
-        cached: JSON-lines file of ``[row, energy, steps]``, one file for each potential
-            and reference set.
+        cached: JSON-lines files of ``[row, energy, steps]``, one for each potential and
+            part of the reference set.
         steps: most steps of a relaxation; 0 leaves all as they are.
         seconds: time limit of each; what takes longer stays as it is.
         num_workers: processes.
@@ -147,7 +150,9 @@ def reference_hull(
         composition = known[row].composition
         if any(system.issuperset(composition) for system in systems):
             chosen[row] = composition
-    with _Energies(cached) as energies:
+    files = [cached] if isinstance(cached, Path) else cached
+    starts = [start for start, _ in parts_of(known)]
+    with _Energies(dict(zip(starts, files, strict=True))) as energies:
 
         def hull_of(found: dict[int, float]) -> Hull:
             return Hull([chosen[row] for row in found], list(found.values()))
@@ -195,40 +200,54 @@ def reference_hull(
 
 
 class _Energies:
-    """Energies by row and number of steps, in a file that only grows."""
+    """Energies by row and number of steps, in files that only grow.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        paths: first row of each part → its file, ascending.
+    """
+
+    def __init__(self, paths: dict[int, Path]):
+        self.starts, self.paths = list(paths), list(paths.values())
         self.known: dict[tuple[int, int], float] = {}
 
     def __enter__(self) -> _Energies:
+        with ExitStack() as stack:
+            self.files = [
+                stack.enter_context(self._open(start, path))
+                for start, path in zip(self.starts, self.paths)
+            ]
+            self.stack = stack.pop_all()
+        return self
+
+    def _open(self, start: int, path: Path) -> TextIO:
         try:
-            text = self.path.read_text() if self.path.exists() else ""
+            text = path.read_text() if path.exists() else ""
             whole = text[: text.rfind("\n") + 1]
             if whole != text:
-                self.path.write_text(whole)
+                path.write_text(whole)
             for line in whole.splitlines():
                 row, energy, steps = json.loads(line)
                 if energy is not None:
-                    self.known[row, steps] = energy
+                    self.known[start + row, steps] = energy
         except (OSError, TypeError, ValueError) as error:
-            raise DataError(f"{self.path} is damaged ({error}); delete it") from error
+            raise DataError(f"{path} is damaged ({error}); delete it") from error
         try:
-            self.file = self.path.open("a")
+            return path.open("a")
         except OSError as error:
-            raise _unwritable(self.path, error) from error
-        return self
+            raise _unwritable(path, error) from error
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        self.stack.close()
 
     def add(self, row: int, steps: int, energy: float) -> None:
         self.known[row, steps] = energy
+        part = bisect_right(self.starts, row) - 1
+        file = self.files[part]
         try:
-            self.file.write(json.dumps([row, energy, steps]) + "\n")
-            self.file.flush()
+            file.write(json.dumps([row - self.starts[part], energy, steps]) + "\n")
+            file.flush()
         except OSError as error:
-            raise _unwritable(self.path, error) from error
+            raise _unwritable(self.paths[part], error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> DataError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crystalvae.errors import InvalidStructureError
 from crystalvae.parallel import forks, num_cores, ordered_map
 from crystalvae.screening.base import THRESHOLD, CheckResult
 from crystalvae.screening.hull import RELAX_STEPS, Hull, reference_hull
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.screening.campaign import Campaign
+
+
+FAR_BELOW = 0.2
+"""eV/atom below the hull from which on it is the hull that is doubted."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ def add_stability(
     campaign: Campaign,
     known: Sequence[AsymmetricUnit],
     work: Path,
-    hull_file: Path,
+    hull_file: Path | Sequence[Path],
     options: StabilityOptions | None = None,
     *,
     calculator: Calculator | None = None,
@@ -55,13 +61,15 @@ def add_stability(
 ) -> dict[int, Relaxation]:
     """Relax the best survivors and add the verdict ``stable``; unstable ones fall.
 
-    Survivors are ranked by energy above the hull afterwards, those not judged last.
+    Survivors are ranked by energy above the hull afterwards, those not judged last, and
+    with them what lies so far below that the reference must lack what competes with
+    it. What a relaxed crystal has become the same as is noted.
 
     Args:
         campaign: a finished screening, changed in place.
         known: reference crystals that make the hull.
         work: directory that keeps relaxations, to go on after an interruption.
-        hull_file: keeps the energies of known crystals.
+        hull_file: keeps the energies of known crystals, one for each part of them.
         options: how to judge.
         calculator: the potential, where it is loaded already.
         num_workers: processes; None is one a core where they fork and the potential is
@@ -111,14 +119,50 @@ def add_stability(
         above[place] = energy
         stable = energy <= options.threshold
         text = "" if stable else f"{energy:.3f} eV/atom above the hull"
+        if energy < -FAR_BELOW:
+            text = "far below the hull: the reference lacks its competitors"
         record.results["stable"] = CheckResult("stable", stable, energy, text)
     campaign.hull = hull
     campaign.ranked_by = f"energy above the hull in {options.potential}"
+    _compare_relaxed(campaign, relaxed, known)
+
+    def order(place: int) -> tuple[bool, float]:
+        energy = above.get(place, float("inf"))
+        return energy < -FAR_BELOW, energy
+
     campaign.survivors = sorted(
         (p for p in campaign.survivors if campaign.inspected[p].record.passed),
-        key=lambda place: above.get(place, float("inf")),
+        key=order,
     )
     return relaxed
+
+
+def _compare_relaxed(
+    campaign: Campaign,
+    relaxed: dict[int, Relaxation],
+    known: Sequence[AsymmetricUnit],
+) -> None:
+    """Add what a relaxed crystal is the same as: a known one, or an earlier one."""
+    from crystalvae.crystal import AsymmetricUnit
+    from crystalvae.screening.uniqueness import (
+        ReferenceIndex,
+        duplicate_of,
+        find_known,
+    )
+
+    ends: dict[int, AsymmetricUnit] = {}
+    for place, found in relaxed.items():
+        with suppress(InvalidStructureError):
+            ends[place] = AsymmetricUnit.from_atoms(found.atoms)
+    places, crystals = list(ends), list(ends.values())
+    index = ReferenceIndex(known)
+    rows = find_known(crystals, index, num_workers=1)
+    firsts = duplicate_of(crystals, num_workers=1)
+    for own, (place, row, first) in enumerate(zip(places, rows, firsts)):
+        same = "" if row is None else index.name(row)
+        if row is None and first != own:
+            same = campaign.inspected[places[first]].record.name
+        campaign.extra[place]["relaxed_same_as"] = same
 
 
 def _relaxed_once(
@@ -186,11 +230,24 @@ def stability_summary(
         if options.reference_steps
         else "unrelaxed"
     )
+    changed = [
+        place
+        for place in relaxed
+        if campaign.inspected[place].record.results["stable"].passed
+        and campaign.extra[place].get("relaxed_same_as")
+    ]
+    far = [
+        place
+        for place in relaxed
+        if (campaign.inspected[place].record.results["stable"].value or 0) < -FAR_BELOW
+    ]
     return {
         "relaxed": len(relaxed),
         "converged": sum(found.converged for found in relaxed.values()),
         "judged": len(judged),
         "stable_unique_novel": sum(judged),
+        "of_these_known_or_repeated_once_relaxed": len(changed),
+        "far_below_the_hull": len(far),
         "definition": (
             f"relaxed with {options.potential}; at most {options.threshold} eV/atom "
             f"above the hull of the reference crystals, {how}, in the same "

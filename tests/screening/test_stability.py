@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -6,6 +8,7 @@ from pymatgen.core import Lattice, Structure
 
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.joined import JoinedSets
 from crystalvae.data.packed import pack, write_packed
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.screening import stability
@@ -182,6 +185,60 @@ def test_relaxations_of_other_crystals_are_not_taken(tmp_path):
             StabilityOptions("emt", reference_steps=0),
         )
         assert set(found[0].atoms.get_chemical_symbols()) == {symbol}
+
+
+def test_several_sets_make_one_hull(tmp_path):
+    known = known_crystals()
+    joined = JoinedSets([known[:2], known[2:]])
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    wanted, calculator = [{29: 1, 79: 1}], load_potential("emt")
+    whole = reference_hull(known, wanted, calculator, tmp_path / "c.jsonl", steps=5)
+    parted = reference_hull(joined, wanted, calculator, files, steps=5)
+    assert parted.lowest == whole.lowest
+    rows = [json.loads(line)[0] for line in files[1].read_text().splitlines()]
+    assert set(rows) == {0}
+    assert reference_hull(joined, wanted, None, files, steps=5).lowest == whole.lowest
+
+
+def test_what_lies_far_below_the_hull_is_doubted(tmp_path, monkeypatch):
+    options, file = StabilityOptions("emt", threshold=5.0), tmp_path / "e.jsonl"
+
+    def judged():
+        campaign = campaign_of([cu3au(1.0), metallic("fe")])
+        relaxed = add_stability(campaign, known_crystals(), tmp_path, file, options)
+        results = [item.record.results["stable"] for item in campaign.inspected]
+        return campaign, stability_summary(campaign, relaxed, options), results
+
+    campaign, summary, results = judged()
+    low, high = campaign.survivors
+    assert summary["far_below_the_hull"] == 0
+    between = (results[low].value + results[high].value) / 2
+    monkeypatch.setattr(stability, "FAR_BELOW", -between)
+    campaign, summary, results = judged()
+    assert campaign.survivors == [high, low]
+    assert "far below" in results[low].message
+    assert "far below" not in results[high].message
+    assert summary["far_below_the_hull"] == 1
+
+
+def test_relaxed_into_what_is_known_is_said(tmp_path):
+    wide = AsymmetricUnit.from_structure(
+        Structure(
+            Lattice.tetragonal(2.85, 5.2), ["Cu", "Au"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+        )
+    )
+    again = AsymmetricUnit.from_atoms(bulk("Ni", a=3.6))
+    campaign = campaign_of([wide, again, AsymmetricUnit.from_atoms(bulk("Ni"))])
+    options = StabilityOptions("emt", threshold=5.0)
+    known = [*known_crystals(), metallic("nacl")]
+    relaxed = add_stability(campaign, known, tmp_path, tmp_path / "e.jsonl", options)
+    same = [campaign.extra[place]["relaxed_same_as"] for place in range(3)]
+    assert same == ["2", "", "own-1"]
+    summary = stability_summary(campaign, relaxed, options)
+    passed = [campaign.inspected[p].record.results["stable"].passed for p in range(3)]
+    assert summary["of_these_known_or_repeated_once_relaxed"] == sum(
+        bool(ok) for ok, text in zip(passed, same) if text
+    )
 
 
 def test_relaxing_the_known_lowers_the_hull(tmp_path):
