@@ -301,6 +301,7 @@ class CrystalVAE(nn.Module):
         *,
         seed: int = 0,
         elements: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
         require: Iterable[str] = (),
         composition: str | None = None,
         space_groups: Iterable[int] | int | None = None,
@@ -313,6 +314,7 @@ class CrystalVAE(nn.Module):
             num: how many.
             seed: any integer; the same gives the same crystals.
             elements: symbols of those that may occur; None is all.
+            exclude: symbols of those that must not occur.
             require: symbols of those that must occur.
             composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
             space_groups: numbers of those that may occur; None is all.
@@ -330,6 +332,7 @@ class CrystalVAE(nn.Module):
 
         asked = Constraints.of(
             elements=elements,
+            exclude=exclude,
             require=require,
             composition=composition,
             space_groups=space_groups,

@@ -16,6 +16,9 @@ def add_constraint_options(parser: argparse.ArgumentParser) -> None:
         "--elements", metavar="Li,Fe,...", help="elements that may occur"
     )
     parser.add_argument(
+        "--exclude", metavar="Tl,Cd,...", help="elements that must not occur"
+    )
+    parser.add_argument(
         "--require", metavar="Li,O,...", help="elements that must occur"
     )
     parser.add_argument(
@@ -30,7 +33,14 @@ def add_constraint_options(parser: argparse.ArgumentParser) -> None:
 
 def asked_constraints(args: argparse.Namespace) -> dict[str, str]:
     """Those of :func:`add_constraint_options` that were given, as they were given."""
-    names = ("composition", "elements", "require", "space_group", "num_atoms")
+    names = (
+        "composition",
+        "elements",
+        "exclude",
+        "require",
+        "space_group",
+        "num_atoms",
+    )
     given = {name: getattr(args, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -78,7 +88,10 @@ def parse_constraints(args: argparse.Namespace):
         composition = parse_formula(args.composition, "--composition")
     if args.elements is not None:
         elements = parse_elements(args.elements)
-    required = frozenset() if args.require is None else parse_elements(args.require)
+    required, excluded = (
+        frozenset() if given is None else parse_elements(given)
+        for given in (args.require, args.exclude)
+    )
     if args.space_group is not None:
         found: set[int] = set()
         for part in args.space_group.split(","):
@@ -92,4 +105,4 @@ def parse_constraints(args: argparse.Namespace):
         if args.num_atoms is None
         else parse_range(args.num_atoms, "--num-atoms")
     )
-    return Constraints(composition, elements, groups, low, high, required)
+    return Constraints(composition, elements, groups, low, high, required, excluded)

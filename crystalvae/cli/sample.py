@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
     constraints = parse_constraints(args)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    constraints.check(model.config.decoder)
     if args.likely_stable is not None:
         model.require_stability()
     known = None

@@ -40,8 +40,9 @@ def beyond_training(
         sizes.append(constraints.min_atoms)
         wanted |= constraints.required
         unseen = {atomic_numbers[symbol] for symbol in unseen_elements(model)}
-        if constraints.elements is not None and constraints.elements <= unseen:
-            wanted |= constraints.elements
+        allowed = constraints.allowed
+        if allowed is not None and allowed <= unseen:
+            wanted |= allowed
     for composition in compositions:
         sizes.append(sum(composition.values()))
         wanted |= composition.keys()

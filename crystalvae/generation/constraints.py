@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from crystalvae.errors import ConfigError
 from crystalvae.symmetry.completion import can_complete
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_UNITS = 13
 """Numbers of formula units below this are tried."""
+ALL_ELEMENTS = frozenset(range(1, len(chemical_symbols)))
 
 
 def parse_element(symbol: str) -> int:
@@ -27,9 +28,12 @@ def parse_element(symbol: str) -> int:
     Raises:
         ConfigError: there is no such element.
     """
-    if symbol not in atomic_numbers or symbol == "X":
-        raise ConfigError(f"{symbol!r} is no element symbol")
-    return atomic_numbers[symbol]
+    number = atomic_numbers.get(symbol, 0)
+    if number < 1:
+        meant = symbol.capitalize()
+        hint = f"; did you mean {meant}" if atomic_numbers.get(meant, 0) > 0 else ""
+        raise ConfigError(f"{symbol!r} is no element symbol{hint}")
+    return number
 
 
 def parse_elements(symbols: Iterable[str]) -> frozenset[int]:
@@ -85,12 +89,15 @@ class Constraints:
     """Most atoms in the primitive cell."""
     required: frozenset[int] = frozenset()
     """Atomic numbers that must occur."""
+    excluded: frozenset[int] = frozenset()
+    """Atomic numbers that must not occur."""
 
     @classmethod
     def of(
         cls,
         *,
         elements: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
         require: Iterable[str] = (),
         composition: str | None = None,
         space_groups: Iterable[int] | int | None = None,
@@ -100,6 +107,7 @@ class Constraints:
 
         Args:
             elements: symbols of those that may occur; None is all.
+            exclude: symbols of those that must not occur.
             require: symbols of those that must occur.
             composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
             space_groups: numbers of those that may occur; None is all.
@@ -122,15 +130,25 @@ class Constraints:
             min_atoms=low,
             max_atoms=high,
             required=parse_elements(require),
+            excluded=parse_elements(exclude),
         )
+
+    @property
+    def allowed(self) -> frozenset[int] | None:
+        """Atomic numbers that may occur and are not excluded; None is all."""
+        if not self.excluded:
+            return self.elements
+        elements = ALL_ELEMENTS if self.elements is None else self.elements
+        return elements - self.excluded
 
     def allow(self, crystal: AsymmetricUnit) -> bool:
         """Whether a crystal obeys them."""
         size, composition = crystal.num_primitive_atoms, crystal.composition
+        allowed = self.allowed
         return (
             self.min_atoms <= size
             and (self.max_atoms is None or size <= self.max_atoms)
-            and (self.elements is None or composition.keys() <= self.elements)
+            and (allowed is None or composition.keys() <= allowed)
             and (self.space_groups is None or crystal.number in self.space_groups)
             and (self.composition is None or composition == self.composition)
             and self.required <= composition.keys()
@@ -150,6 +168,8 @@ class Constraints:
             raise ConfigError(f"no number of atoms is {self.min_atoms} to {most}")
         if self.elements is not None and not self.elements:
             raise ConfigError("no element is allowed")
+        self._check_excluded()
+        allowed = self.allowed
         groups = self.space_groups
         if groups is not None and not groups <= frozenset(range(1, 231)):
             raise ConfigError("space groups go from 1 to 230")
@@ -158,13 +178,13 @@ class Constraints:
         wanted = len(self.required)
         if wanted > limits.max_elements or (most is not None and wanted > most):
             raise ConfigError(f"{wanted} elements are required, and fewer fit")
-        for allowed in (self.elements, self.composition):
-            if allowed is not None and not self.required <= set(allowed):
+        for possible in (self.elements, self.composition):
+            if possible is not None and not self.required <= set(possible):
                 raise ConfigError("an element that is required is not allowed")
         if self.composition is None:
             kinds = limits.max_elements
-            if self.elements is not None:
-                kinds = min(kinds, len(self.elements))
+            if allowed is not None:
+                kinds = min(kinds, len(allowed))
             if self.min_atoms > kinds * limits.max_count:
                 raise ConfigError(
                     f"{self.min_atoms} atoms are more than this model can emit of "
@@ -191,6 +211,18 @@ class Constraints:
                 "in no space group asked for can the primitive cell hold this "
                 f"composition; {remedy}"
             )
+
+    def _check_excluded(self) -> None:
+        wrong = {"is required": self.required & self.excluded}
+        if self.composition is not None:
+            in_composition = self.excluded.intersection(self.composition)
+            wrong["is in the composition"] = in_composition
+        for what, elements in wrong.items():
+            if elements:
+                symbol = chemical_symbols[min(elements)]
+                raise ConfigError(f"{symbol} {what}, and it is excluded")
+        if self.excluded and not self.allowed:
+            raise ConfigError("every element that may occur is excluded")
 
     def can_hold(self, counts: Sequence[int]) -> bool:
         """Whether a group that is allowed has positions for these counts.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crystalvae.decoder import PARTS
 from crystalvae.errors import ConfigError
+from crystalvae.generation.constraints import parse_element
 from crystalvae.nn.wyckoff import MAX_Z
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ class SamplingOptions:
         if not abs(self.stop_bias) <= MOST_BIAS:
             raise ConfigError(f"the stop bias goes from -{MOST_BIAS} to {MOST_BIAS}")
         for symbol, bias in self.element_bias.items():
-            if atomic_numbers.get(symbol, 0) < 1:
-                raise ConfigError(f"element bias: no element {symbol!r}")
+            try:
+                parse_element(symbol)
+            except ConfigError as error:
+                raise ConfigError(f"element bias: {error}") from error
             if not abs(bias) <= MOST_BIAS:
                 raise ConfigError(
                     f"element bias: that of {symbol} goes from -{MOST_BIAS} to "

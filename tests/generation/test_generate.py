@@ -73,6 +73,25 @@ def test_space_group_elements_and_size_are_obeyed(tiny_model):
         assert 4 <= crystal.num_primitive_atoms <= 10
 
 
+def test_excluding_is_allowing_all_others(tiny_model):
+    every = frozenset(range(1, 119))
+    free = draw(tiny_model, 32, constraints=Constraints(max_atoms=6)).crystals()
+    common = frozenset({z for c in free if c is not None for z in c.composition})
+    gone = frozenset(sorted(common)[::2])
+    without = Constraints(max_atoms=6, excluded=gone)
+    others = Constraints(max_atoms=6, elements=every - gone)
+    found, again = (
+        [c for c in draw(tiny_model, 32, constraints=limits).crystals() if c]
+        for limits in (without, others)
+    )
+    assert found
+    assert [c.composition for c in found] == [c.composition for c in again]
+    for crystal in found:
+        assert not gone & crystal.composition.keys()
+        assert without.allow(crystal)
+    assert any(not without.allow(c) for c in free if c is not None)
+
+
 def test_same_seed_same_crystals(tiny_model, small):
     one, other = (draw(tiny_model, 8, 5, constraints=small) for _ in range(2))
     torch.testing.assert_close(one.frac_coords, other.frac_coords, rtol=0, atol=0)
@@ -159,6 +178,11 @@ def test_dropped_sequences_leave_the_others_as_they_were(tiny_model):
         ({"composition": {8: 2}, "elements": frozenset({11})}, "not allowed"),
         ({"composition": {8: 2}, "max_atoms": 1}, "excludes it"),
         ({"elements": frozenset({8}), "min_atoms": 300}, "more than this model"),
+        ({"required": frozenset({8}), "excluded": frozenset({8})}, "O is required"),
+        ({"composition": {8: 2}, "excluded": frozenset({8})}, "O is in the comp"),
+        ({"excluded": frozenset(range(1, 119))}, "every element"),
+        ({"elements": frozenset({8}), "excluded": frozenset({8})}, "every element"),
+        ({"excluded": frozenset(range(2, 119)), "min_atoms": 300}, "than this model"),
     ],
 )
 def test_constraints_that_nothing_obeys_are_refused(tiny_model, limits, message):
@@ -291,3 +315,13 @@ def test_constraints_from_symbols():
     for wrong in ({"require": ["Xy"]}, {"composition": "Xy3"}, {"elements": "D3"}):
         with pytest.raises(ConfigError, match="no element symbol"):
             Constraints.of(**wrong)
+    assert Constraints.of(exclude="Tl,Cd").excluded == {81, 48}
+
+
+@pytest.mark.parametrize("argument", ["elements", "exclude", "require"])
+def test_symbols_in_lower_case_are_recognised(argument):
+    with pytest.raises(ConfigError, match="'li' is no element symbol; did you mean Li"):
+        Constraints.of(**{argument: ["O", "li"]})
+    with pytest.raises(ConfigError, match="'qq' is no element symbol") as caught:
+        Constraints.of(**{argument: ["qq"]})
+    assert "did you mean" not in str(caught.value)
