@@ -304,7 +304,7 @@ class CrystalVAE(nn.Module):
         exclude: Iterable[str] = (),
         require: Iterable[str] = (),
         composition: str | None = None,
-        space_groups: Iterable[int] | int | None = None,
+        space_groups: Iterable[int | str] | int | str | None = None,
         num_atoms: int | tuple[int, int] | None = None,
         **options: Any,
     ) -> list[AsymmetricUnit]:
@@ -317,7 +317,8 @@ class CrystalVAE(nn.Module):
             exclude: symbols of those that must not occur.
             require: symbols of those that must occur.
             composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
-            space_groups: numbers of those that may occur; None is all.
+            space_groups: numbers, ranges or symbols of those that may occur, such as
+                ``"62,139-142,R-3m"`` or ``[62, "R-3m"]``; None is all.
             num_atoms: in the primitive cell, or the fewest and the most.
             **options: ``beta``, ``temperature``, ``likely_stable`` … of
                 :func:`crystalvae.design.batches.batches`, ``num_workers``, ``progress``

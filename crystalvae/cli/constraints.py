@@ -27,7 +27,9 @@ def add_constraint_options(parser: argparse.ArgumentParser) -> None:
         help="all atoms of the primitive cell: Li2Fe2P2O8 where it holds LiFePO4 twice",
     )
     parser.add_argument(
-        "--space-group", metavar="N,M-K,...", help="space-group numbers that may occur"
+        "--space-group",
+        metavar="N,M-K,...",
+        help="space groups that may occur, numbers or symbols, such as 62,139-142,R-3m",
     )
 
 
@@ -45,42 +47,18 @@ def asked_constraints(args: argparse.Namespace) -> dict[str, str]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def parse_range(text: str, what: str) -> tuple[int, int]:
-    """First and last of a number or a range ``A-B``.
-
-    Args:
-        text: what the user gave.
-        what: name of the option.
-
-    Raises:
-        ConfigError: it is neither, or empty.
-    """
-    from crystalvae.errors import ConfigError
-
-    low, hyphen, high = text.partition("-")
-    try:
-        first = int(low)
-        last = int(high) if hyphen else first
-    except ValueError as error:
-        raise ConfigError(
-            f"{what} must be a number or a range A-B, not {text!r}"
-        ) from error
-    if not 1 <= first <= last:
-        raise ConfigError(f"{what} {text!r} is an empty range")
-    return first, last
-
-
 def parse_constraints(args: argparse.Namespace):
     """Constraints from :func:`add_constraint_options`.
 
     Raises:
         ConfigError: an option cannot be understood.
     """
-    from crystalvae.errors import ConfigError
     from crystalvae.generation.constraints import (
         Constraints,
         parse_elements,
         parse_formula,
+        parse_range,
+        parse_space_groups,
     )
 
     composition = elements = groups = None
@@ -93,13 +71,7 @@ def parse_constraints(args: argparse.Namespace):
         for given in (args.require, args.exclude)
     )
     if args.space_group is not None:
-        found: set[int] = set()
-        for part in args.space_group.split(","):
-            first, last = parse_range(part, "--space-group")
-            found.update(range(first, last + 1))
-        if max(found) > 230:
-            raise ConfigError("--space-group goes from 1 to 230")
-        groups = frozenset(found)
+        groups = parse_space_groups(args.space_group)
     low, high = (
         (1, None)
         if args.num_atoms is None

@@ -41,12 +41,13 @@ def test_sample_writes_what_it_says(model_dir, tmp_path, capsys):
 def test_only_what_passes_is_written(model_dir, tmp_path):
     out = tmp_path / "out"
     arguments = ["sample", model_dir, "-n", "3", "-o", str(out), "--num-atoms", "1-6"]
-    asked = ["--elements", "Na,Cl,Pb", "--exclude", "Pb"]
+    asked = ["--elements", "Na,Cl,Pb", "--exclude", "Pb", "--space-group", "1-9,R-3m"]
     assert main([*arguments, *asked, "--no-progress"]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["draws"] == summary["written"] + sum(summary["fallen"].values())
     assert all(row["distance"] != "False" for row in table(out))
     assert not any("Pb" in row["formula"] for row in table(out))
+    assert {int(row["space_group"]) for row in table(out)} <= {*range(1, 10), 166}
     assert summary["asked"]["exclude"] == "Pb"
 
 
@@ -147,6 +148,7 @@ CONTRADICTION = ["--require", "O", "--exclude", "Pb,O"]
         (["sample", "{model}", "-o", "{tmp}"], "not empty"),
         (["sample", "{model}", "-o", "{tmp}/a", "--elements", "Qq"], "no element"),
         (["sample", "{model}", "-o", "{tmp}/a", "--space-group", "400"], "230"),
+        (["sample", "{model}", "-o", "{tmp}/a", "--space-group", "R-4m"], "mean R-3m"),
         (["sample", "{model}", "-o", "{tmp}/a", "--num-atoms", "9-2"], "empty range"),
         (["sample", "{model}", "-o", "{tmp}/a", "--num-atoms", "4-"], "a range A-B"),
         (["sample", "{model}", "-o", "{tmp}/a", *CONTRADICTION], "O is required"),

@@ -5,6 +5,7 @@ import torch
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions, generate
 from crystalvae.generation.choose import choose
+from crystalvae.generation.constraints import parse_space_groups
 from crystalvae.generation.decode import _weighted_choice
 from crystalvae.generation.prefix import Decoding
 from crystalvae.screening.base import Candidate
@@ -310,12 +311,41 @@ def test_constraints_from_symbols():
     assert Constraints.of() == Constraints()
     whole = Constraints.of(num_atoms=np.int64(4), space_groups=np.int64(5))
     assert whole == Constraints(None, None, frozenset({5}), 4, 4)
-    with pytest.raises(ConfigError, match="by number"):
-        Constraints.of(space_groups="Fm-3m")
     for wrong in ({"require": ["Xy"]}, {"composition": "Xy3"}, {"elements": "D3"}):
         with pytest.raises(ConfigError, match="no element symbol"):
             Constraints.of(**wrong)
     assert Constraints.of(exclude="Tl,Cd").excluded == {81, 48}
+
+
+def test_space_groups_are_numbers_ranges_and_symbols():
+    for number in range(1, 231):
+        symbol = symmetry_tables().symbol[number]
+        for given in (number, str(number), symbol, [symbol], symbol.replace("_", "")):
+            assert parse_space_groups(given) == {number}
+    mixed = Constraints.of(space_groups="62, 139-142,R-3m").space_groups
+    assert mixed == {62, 139, 140, 141, 142, 166}
+    assert Constraints.of(space_groups=[225, "P6_3/mmc", "3-4"]).space_groups == {
+        *(225, 194, 3, 4)
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("Fm-3x", "'Fm-3x' is no space group; did you mean Fm-3"),
+        ("p1", "did you mean P1"),
+        ("62,Qqqqqq", "'Qqqqqq' is no space group"),
+        ("", "'' is no space group"),
+        ("-1", "is no space group"),
+        ("139-1e3", "a range A-B"),
+        ("1-999999999999", "1 to 230"),
+        (0, "1 to 230"),
+        ([3.5], "numbers or symbols, not 3.5"),
+    ],
+)
+def test_what_is_no_space_group_is_said(given, message):
+    with pytest.raises(ConfigError, match=message):
+        Constraints.of(space_groups=given)
 
 
 @pytest.mark.parametrize("argument", ["elements", "exclude", "require"])
