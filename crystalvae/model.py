@@ -306,6 +306,7 @@ class CrystalVAE(nn.Module):
         composition: str | None = None,
         space_groups: Iterable[int | str] | int | str | None = None,
         num_atoms: int | tuple[int, int] | None = None,
+        unlisted: str | Path | Sequence[AsymmetricUnit] | None = None,
         **options: Any,
     ) -> list[AsymmetricUnit]:
         """Draw crystals that pass the checks.
@@ -320,12 +321,15 @@ class CrystalVAE(nn.Module):
             space_groups: numbers, ranges or symbols of those that may occur, such as
                 ``"62,139-142,R-3m"`` or ``[62, "R-3m"]``; None is all.
             num_atoms: in the primitive cell, or the fewest and the most.
+            unlisted: known crystals, or a path of a data set or of anything that
+                ``prepare`` reads; what matches one of these is left out.
             **options: ``beta``, ``temperature``, ``likely_stable`` … of
                 :func:`crystalvae.design.batches.batches`, ``num_workers``, ``progress``
                 … of :func:`crystalvae.design.sample.draw_checked`.
 
         Raises:
-            ConfigError: the constraints contradict each other or the model.
+            ConfigError: the constraints contradict each other or the model, or an
+                argument is unknown or impossible.
             CrystalVAEError: they leave no crystal.
         """
         from crystalvae.design.sample import draw
@@ -343,7 +347,7 @@ class CrystalVAE(nn.Module):
             options["constraints"] = asked
         elif asked != Constraints():
             raise ConfigError("give constraints, or elements and the like, not both")
-        return draw(self, num, seed=seed, **options)
+        return draw(self, num, seed=seed, unlisted=unlisted, **options)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` (16 bit) to a directory.

@@ -58,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
     import time
     from collections import Counter
 
-    from crystalvae.data.load import open_known
     from crystalvae.design.alike import Listed
     from crystalvae.design.estimates import estimate_columns
     from crystalvae.design.output import (
@@ -70,7 +69,6 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.design.sample import draw_checked
     from crystalvae.design.settings import sampling_defaults
     from crystalvae.model import CrystalVAE
-    from crystalvae.screening.uniqueness import ReferenceIndex
 
     constraints = parse_constraints(args)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
@@ -79,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         model.require_stability()
     known = None
     if args.unlisted is not None:
-        known = Listed(ReferenceIndex(open_known(args.unlisted)))
+        known = Listed.of(args.unlisted)
     directory = open_directory(args.output)
     began = time.perf_counter()
     kept, report = draw_checked(
