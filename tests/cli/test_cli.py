@@ -108,7 +108,7 @@ def test_prepare_and_train_from_the_command_line(tmp_path, capsys):
     arguments = ["train", str(config), "-o", str(run), "--accelerator", "cpu"]
     assert main([*arguments, "--no-progress"]) == 0
     assert main(["info", str(run / "best")]) == 0
-    assert "latent      8 dimensions" in capsys.readouterr().out
+    assert re.search("latent +8 dimensions", capsys.readouterr().out)
 
 
 def source_file(folder):
