@@ -263,6 +263,7 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
     }
     for name in options:
         if name not in taken:
-            near = get_close_matches(name, sorted(taken))
+            begun = sorted(other for other in taken if other.startswith(name))
+            near = begun or get_close_matches(name, sorted(taken))
             hint = f"; did you mean {' or '.join(near)}" if near else ""
             raise ConfigError(f"sample has no argument {name!r}{hint}")

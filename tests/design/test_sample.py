@@ -231,6 +231,7 @@ def test_an_estimate_without_checks_is_refused(tiny_model):
         ({"seed": 1.5}, "not 1.5"),
         ({"space_group": 5}, "no argument 'space_group'; did you mean space_groups"),
         ({"likelystable": 0.5}, "did you mean likely_stable"),
+        ({"temp": 0.5}, "did you mean temperature"),
         ({"checks": None}, "no argument 'checks'"),
         ({"qqq": 5}, "no argument 'qqq'"),
         ({"unlisted": 5}, "a path or a list of crystals, not one int"),
