@@ -27,7 +27,8 @@ CANONICAL_SYMPREC = 1e-3
 class AsymmetricUnit:
     """A crystal, exactly symmetric by construction.
 
-    P1 is the plain special case in which every atom is its own site.
+    P1 is the plain special case in which every atom is its own site. Two are equal if
+    they are the same numbers; :meth:`matches` asks whether they are the same crystal.
     """
 
     number: int
@@ -49,6 +50,18 @@ class AsymmetricUnit:
             )
         )
         return f"AsymmetricUnit({self.formula}, {self.symbol} ({self.number}), {sites})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AsymmetricUnit):
+            return NotImplemented
+        return self.number == other.number and all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("wyckoffs", "atomic_numbers", "lattice", "frac_coords")
+        )
+
+    def __hash__(self) -> int:
+        sites = tuple(self.wyckoffs.tolist()), tuple(self.atomic_numbers.tolist())
+        return hash((self.number, *sites, *self.lattice.ravel().tolist()))
 
     @property
     def multiplicities(self) -> np.ndarray:
@@ -123,6 +136,18 @@ class AsymmetricUnit:
         except InvalidStructureError:
             return self
         return found if found.number == self.number else self
+
+    def matches(self, other: AsymmetricUnit | Structure | Atoms) -> bool:
+        """Whether pymatgen's StructureMatcher, at its defaults, finds them the same.
+
+        Raises:
+            InvalidStructureError: the other is no crystal, or cannot be used.
+        """
+        from crystalvae.screening.match import Match
+        from crystalvae.screening.reduced import reduced_cell
+
+        mine, others = reduced_cell(self), reduced_cell(self.of(other))
+        return mine is not None and others is not None and Match(mine)(others)
 
     def expand(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All atoms of the conventional cell.

@@ -301,10 +301,12 @@ class CrystalVAE(nn.Module):
         *,
         seed: int = 0,
         elements: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
         require: Iterable[str] = (),
         composition: str | None = None,
-        space_groups: Iterable[int] | int | None = None,
+        space_groups: Iterable[int | str] | int | str | None = None,
         num_atoms: int | tuple[int, int] | None = None,
+        unlisted: str | Path | Sequence[AsymmetricUnit] | None = None,
         **options: Any,
     ) -> list[AsymmetricUnit]:
         """Draw crystals that pass the checks.
@@ -313,16 +315,21 @@ class CrystalVAE(nn.Module):
             num: how many.
             seed: any integer; the same gives the same crystals.
             elements: symbols of those that may occur; None is all.
+            exclude: symbols of those that must not occur.
             require: symbols of those that must occur.
             composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
-            space_groups: numbers of those that may occur; None is all.
+            space_groups: numbers, ranges or symbols of those that may occur, such as
+                ``"62,139-142,R-3m"`` or ``[62, "R-3m"]``; None is all.
             num_atoms: in the primitive cell, or the fewest and the most.
+            unlisted: known crystals, or a path of a data set or of anything that
+                ``prepare`` reads; what matches one of these is left out.
             **options: ``beta``, ``temperature``, ``likely_stable`` … of
                 :func:`crystalvae.design.batches.batches`, ``num_workers``, ``progress``
                 … of :func:`crystalvae.design.sample.draw_checked`.
 
         Raises:
-            ConfigError: the constraints contradict each other or the model.
+            ConfigError: the constraints contradict each other or the model, or an
+                argument is unknown or impossible.
             CrystalVAEError: they leave no crystal.
         """
         from crystalvae.design.sample import draw
@@ -330,6 +337,7 @@ class CrystalVAE(nn.Module):
 
         asked = Constraints.of(
             elements=elements,
+            exclude=exclude,
             require=require,
             composition=composition,
             space_groups=space_groups,
@@ -339,7 +347,7 @@ class CrystalVAE(nn.Module):
             options["constraints"] = asked
         elif asked != Constraints():
             raise ConfigError("give constraints, or elements and the like, not both")
-        return draw(self, num, seed=seed, **options)
+        return draw(self, num, seed=seed, unlisted=unlisted, **options)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` (16 bit) to a directory.

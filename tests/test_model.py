@@ -224,6 +224,8 @@ def test_sampling_takes_symbols(tiny_model):
         assert 8 in crystal.composition
         assert crystal.composition.keys() <= {8, 12, 22}
         assert 2 <= crystal.num_primitive_atoms <= 8
+    kept = tiny_model.sample(3, elements="Ti,O,Mg", exclude=["O"], num_atoms=(1, 4))
+    assert not any(8 in crystal.composition for crystal in kept)
     with pytest.raises(ConfigError, match="at least 1"):
         tiny_model.sample(-1)
 

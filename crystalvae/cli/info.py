@@ -3,43 +3,179 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crystalvae.model import CrystalVAE
+
+LABEL = 16
+"""Columns before the text of a line."""
+WIDTH = 100
+"""Columns of a line."""
+FEW_ELEMENTS = 12
+"""So many elements are all named."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the verb."""
     parser = subparsers.add_parser("info", help="describe a model, or list the shipped")
     parser.add_argument("model", nargs="?", help="shipped name or directory")
+    parser.add_argument(
+        "--json", action="store_true", help="print the whole card (or all) as JSON"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the card."""
+    """Print what a model is, or its card."""
     import json
 
     from crystalvae.pretrained import load_model, shipped_models
 
-    if args.model is None:
-        for name, path in shipped_models().items():
-            card = json.loads((path / "config.json").read_text(encoding="utf-8"))[
-                "card"
-            ]
-            print(f"{name:12s} {card.get('summary', '')}")
+    if args.model is not None:
+        model = load_model(args.model, "cpu")
+        if args.json:
+            print(json.dumps(model.card, indent=1))
+            return 0
+        for label, text in described(str(args.model), model).items():
+            print(_line(label, text))
         return 0
-    model = load_model(args.model, "cpu")
-    beside = {"refiner": model.refiner, "stability": model.stability}
-    model.refiner = model.stability = None
-    parameters = sum(p.numel() for p in model.parameters())
-    print(f"model       {args.model}")
-    print(f"parameters  {parameters / 1e6:.2f} million")
-    print(f"encoder     {model.config.encoder.name}")
-    latent = model.config.latent
-    knob = f"beta {latent.beta_min} to {latent.beta_max}"
-    print(f"latent      {latent.dim} dimensions, {knob}")
-    for name, network in beside.items():
-        if network is not None:
-            size = sum(p.numel() for p in network.parameters())
-            print(f"{name:11s} {size / 1e6:.2f} million parameters")
-    for key, value in model.card.items():
-        if key not in ("run", "parts"):
-            text = json.dumps(value) if isinstance(value, (dict, list)) else value
-            print(f"{key:11s} {text}")
+    cards = {
+        name: json.loads((path / "config.json").read_text(encoding="utf-8"))["card"]
+        for name, path in shipped_models().items()
+    }
+    if args.json:
+        print(json.dumps(cards, indent=1))
+        return 0
+    for name, card in cards.items():
+        print(f"{name:12s} {card.get('summary', '')}")
     return 0
+
+
+def _line(label: str, text: str) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=label.ljust(LABEL),
+        subsequent_indent=" " * LABEL,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def described(name: str, model: CrystalVAE) -> dict[str, str]:
+    """What to print of a model by label; what its card does not say is left out."""
+    from crystalvae.design.neighbors import default_beta
+    from crystalvae.design.settings import sampling_defaults
+
+    card, config = model.card, model.config
+    how = sampling_defaults(model)
+    trained = card.get("trained_on", {})
+    sets = card.get("training_sets") or [
+        source["path"]
+        for source in card.get("run", {}).get("data", {}).get("train", [])
+    ]
+    largest = trained.get("max_atoms")
+    lines = {
+        "model": name,
+        "what it is": card.get("summary"),
+        "networks": _networks(model),
+        "latent": f"{config.latent.dim} dimensions",
+        "trained on": "; ".join(sets),
+        "validated on": card.get("validation_set"),
+        "elements": _elements(trained.get("elements", [])),
+        "largest size": largest and f"{largest} atoms in the primitive cell",
+        "beta": f"{config.latent.beta_min:g} to {config.latent.beta_max:g}; "
+        f"{how['beta']:g} to sample, {default_beta(model):g} to search around crystals",
+        "sampling": _sampling(how),
+        "refinement": _refinement(how["refine"]),
+        **_metrics(card.get("metrics", {})),
+        "licence": card.get("licence"),
+    }
+    return {label: text for label, text in lines.items() if text}
+
+
+def _networks(model: CrystalVAE) -> str:
+    named = {
+        f"encoder ({model.config.encoder.name})": (model.encoder, model.posterior),
+        "decoder": (model.decoder,),
+        "prior": (model.prior,),
+        "refiner": (model.refiner,),
+        "stability network": (model.stability,),
+    }
+    found = []
+    for name, networks in named.items():
+        if networks[0] is not None:
+            parameters = sum(p.numel() for n in networks for p in n.parameters())
+            found.append(f"{name} {parameters / 1e6:.2f}")
+    missing = [
+        name for name in ("refiner", "stability network") if named[name][0] is None
+    ]
+    without = f"; no {' and no '.join(missing)}" if missing else ""
+    return f"{', '.join(found)} million parameters{without}"
+
+
+def _elements(symbols: list[str]) -> str:
+    from ase.data import atomic_numbers, chemical_symbols
+
+    if len(symbols) <= FEW_ELEMENTS:
+        return ", ".join(symbols)
+    last = max(atomic_numbers[symbol] for symbol in symbols)
+    missing = [s for s in chemical_symbols[1:last] if s not in symbols]
+    if not missing:
+        return f"{len(symbols)}, H to {chemical_symbols[last]}"
+    if len(missing) > len(symbols):
+        return f"{len(symbols)}: {', '.join(symbols)}"
+    return f"{len(symbols)}, H to {chemical_symbols[last]} without {', '.join(missing)}"
+
+
+def _sampling(how: dict[str, Any]) -> str:
+    parts = [f"temperature {how['temperature']:g}"]
+    parts += [f"{part} {value:g}" for part, value in how["part_temperature"].items()]
+    if how["stop_bias"]:
+        parts.append(f"stop bias {how['stop_bias']:g}")
+    if biases := how["element_bias"]:
+        low, high = min(biases.values()), max(biases.values())
+        parts.append(f"element bias {low:g} to {high:g}")
+    return ", ".join(parts)
+
+
+def _refinement(refine: dict[str, Any]) -> str:
+    if not refine["passes"]:
+        return "none"
+    text = f"{refine['passes']} passes from {refine['noise']:g} Å"
+    if refine["limit"] is not None:
+        text += f", up to {refine['repeats']} times more above {refine['limit']:g}"
+    return text
+
+
+def _metrics(metrics: dict[str, Any]) -> dict[str, str]:
+    """The main ones of a card; those that it does not have are left out."""
+    lines = {}
+    with suppress(KeyError):
+        found = metrics["reconstruction"]
+        lines["reconstruction"] = (
+            f"{_percent(found['match_rate'])} match, RMSE {found['rmse']:.3f} "
+            f"({found['structures']:,} structures)"
+        )
+    with suppress(KeyError):
+        found = metrics["generation"]["metrics"]
+        lines["generation"] = (
+            f"{_percent(found['valid'])} valid, {_percent(found['unique'])} unique, "
+            f"{_percent(found['valid_and_novel'])} valid, unique and novel "
+            f"({found['draws']:,} draws)"
+        )
+    with suppress(KeyError):
+        found = metrics["prediction"]
+        draws = found["draws"]
+        lines["prediction"] = (
+            f"{_percent(found['first']['match_rate'])} match with one structure, "
+            f"{_percent(found[f'best_of_{draws}']['match_rate'])} with {draws} "
+            f"({found['structures']:,} compositions)"
+        )
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -33,6 +33,7 @@ def encodable_inputs(
         DataError: nothing is left, or there are more.
     """
     from crystalvae.data.load import named_crystals
+    from crystalvae.design.familiar import too_large
     from crystalvae.design.reconstruct import reconstruct
     from crystalvae.errors import DataError
 
@@ -49,7 +50,7 @@ def encodable_inputs(
         if limits.fits(len(crystal.wyckoffs), crystal.composition):
             fitting.append((name, crystal))
         else:
-            refused[name] = (
+            refused[name] = too_large(model, crystal) or (
                 f"{crystal.formula} has {len(crystal.wyckoffs)} sites; this model "
                 f"emits up to {limits.max_sites}, and {limits.max_elements} elements"
             )
@@ -60,7 +61,7 @@ def encodable_inputs(
             names.append(name)
             crystals.append(crystal)
         else:
-            refused[name] = (
+            refused[name] = too_large(model, crystal) or (
                 f"{crystal.formula}, {crystal.num_primitive_atoms} atoms in the "
                 "primitive cell, is not found again by this model; it is too unlike "
                 "what the model was trained on"

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     require_empty(args.output)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     model.beta_tensor(args.beta, 1)
+    constraints.check(model.config.decoder)
     if args.likely_stable is not None:
         model.require_stability()
     names, known, refused = encodable_inputs(model, args.input, args.n)

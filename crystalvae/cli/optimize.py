@@ -121,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
     values = property_values(dataset, args.property)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     model.beta_tensor(args.beta, 1)
+    constraints.check(model.config.decoder)
     if args.likely_stable is not None:
         model.require_stability()
     refused: dict[str, str] = {}

@@ -148,10 +148,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _cells(args: argparse.Namespace, model: Any) -> list[dict[int, int]]:
     """Contents of the primitive cells that the options allow."""
-    from crystalvae.cli.constraints import parse_range
     from crystalvae.design.familiar import TRAINED_ON
     from crystalvae.errors import ConfigError
-    from crystalvae.generation.constraints import parse_formula
+    from crystalvae.generation.constraints import parse_formula, parse_range
 
     if args.formula_units and args.num_atoms:
         raise ConfigError("give --formula-units or --num-atoms, not both")

@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
     import time
     from collections import Counter
 
-    from crystalvae.data.load import open_known
     from crystalvae.design.alike import Listed
     from crystalvae.design.estimates import estimate_columns
     from crystalvae.design.output import (
@@ -73,15 +72,15 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.design.sample import draw_checked
     from crystalvae.design.settings import sampling_defaults
     from crystalvae.model import CrystalVAE
-    from crystalvae.screening.uniqueness import ReferenceIndex
 
     constraints = parse_constraints(args)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
+    constraints.check(model.config.decoder)
     if args.likely_stable is not None:
         model.require_stability()
     known = None
     if args.unlisted is not None:
-        known = Listed(ReferenceIndex(open_known(args.unlisted)))
+        known = Listed.of(args.unlisted)
     directory = open_directory(args.output)
     began = time.perf_counter()
     kept, report = draw_checked(

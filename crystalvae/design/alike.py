@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ase.data import chemical_symbols
 
 from crystalvae.benchmark.matching import TOLERANCES
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.load import open_known
+from crystalvae.data.packed import PackedDataset
+from crystalvae.errors import ConfigError
 from crystalvae.screening.uniqueness import ReferenceIndex, formula_key, is_known
 from crystalvae.symmetry.tables import symmetry_tables
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from pymatgen.analysis.structure_matcher import StructureMatcher
-
-    from crystalvae.crystal import AsymmetricUnit
+    from pymatgen.core import Structure
 
 
 def occupation(crystal: AsymmetricUnit) -> tuple:
@@ -98,6 +103,35 @@ class Listed:
         self.known = known
         self.distortions = distortions
         self._occupations: dict[int, tuple] = {}
+
+    @classmethod
+    def of(
+        cls,
+        known: str | Path | Iterable[AsymmetricUnit | Structure | Atoms],
+        distortions: bool = False,
+    ) -> Listed:
+        """From known crystals, or from where they are.
+
+        Args:
+            known: crystals, or a path of a data set or of anything that ``prepare``
+                reads.
+            distortions: whether distortions of them count as new.
+
+        Raises:
+            ConfigError: it is neither.
+            DataError: the path holds nothing that can be used.
+            InvalidStructureError: something is no crystal, or cannot be used.
+        """
+        if isinstance(known, (str, Path)):
+            known = open_known(str(known))
+        elif not isinstance(known, Iterable):
+            raise ConfigError(
+                "known crystals are a path or a list of crystals, not one "
+                f"{type(known).__name__}"
+            )
+        elif not isinstance(known, PackedDataset):
+            known = [AsymmetricUnit.of(crystal) for crystal in known]
+        return cls(ReferenceIndex(known), distortions)
 
     def __call__(
         self, crystals: Sequence[AsymmetricUnit], *, num_workers: int | None = None

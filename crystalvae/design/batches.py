@@ -13,9 +13,9 @@ import torch
 from crystalvae.design.settings import sampling_defaults, sampling_options
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
-from crystalvae.generation.choose import numbered_stream
+from crystalvae.generation.choose import numbered_stream, require_seed
 from crystalvae.generation.decode import required_compositions
-from crystalvae.generation.options import Held
+from crystalvae.generation.options import Held, is_share
 from crystalvae.parallel import forks, num_cores
 from crystalvae.screening.base import CheckResult
 from crystalvae.screening.checks import first_failure
@@ -219,9 +219,14 @@ def batches(
             temperatures, biases, refinement.
 
     Raises:
-        ConfigError: the model lacks a network that is needed.
+        ConfigError: a value is impossible, or the model lacks a network.
     """
+    require_seed(seed)
     if likely_stable is not None:
+        if not is_share(likely_stable):
+            raise ConfigError(
+                f"likely_stable is above 0 and at most 1, not {likely_stable!r}"
+            )
         model.require_stability()
         if checks is None:
             raise ConfigError("likely_stable is a check; draw with draw_checked")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ase.data import atomic_numbers, chemical_symbols
 
 if TYPE_CHECKING:
+    from crystalvae.crystal import AsymmetricUnit
     from crystalvae.generation import Constraints
     from crystalvae.model import CrystalVAE
 
@@ -19,6 +20,18 @@ def unseen_elements(model: CrystalVAE) -> list[str]:
     """Symbols that no training crystal had; none where the card does not say."""
     seen = set(model.card.get(TRAINED_ON, {}).get("elements", ()))
     return [s for s in chemical_symbols[1:] if s not in seen] if seen else []
+
+
+def too_large(model: CrystalVAE, crystal: AsymmetricUnit) -> str | None:
+    """A sentence with the sizes where a crystal is larger than all the model saw."""
+    size = crystal.num_primitive_atoms
+    most = model.card.get(TRAINED_ON, {}).get("max_atoms")
+    if most is None or size <= most:
+        return None
+    return (
+        f"{crystal.formula} has {size} atoms in the primitive cell, and this model was "
+        f"trained on at most {most}"
+    )
 
 
 def beyond_training(
@@ -40,8 +53,9 @@ def beyond_training(
         sizes.append(constraints.min_atoms)
         wanted |= constraints.required
         unseen = {atomic_numbers[symbol] for symbol in unseen_elements(model)}
-        if constraints.elements is not None and constraints.elements <= unseen:
-            wanted |= constraints.elements
+        allowed = constraints.allowed
+        if allowed is not None and allowed <= unseen:
+            wanted |= allowed
     for composition in compositions:
         sizes.append(sum(composition.values()))
         wanted |= composition.keys()

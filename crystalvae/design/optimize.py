@@ -15,6 +15,7 @@ from scipy.stats import norm
 from crystalvae.design.alike import Listed, merge_distorted
 from crystalvae.design.neighbors import default_beta, draw_around
 from crystalvae.errors import ConfigError, CrystalVAEError
+from crystalvae.generation.choose import require_seed
 from crystalvae.screening.uniqueness import (
     Formula,
     duplicate_of,
@@ -155,9 +156,10 @@ def optimize(
         What was found, best first, and the rounds.
 
     Raises:
-        ConfigError: there is no crystal to start from.
+        ConfigError: there is no crystal to start from, or the seed is no integer.
         CrystalVAEError: no draw of the first round passes the checks.
     """
+    require_seed(seed)
     if not starts:
         raise ConfigError("there is no crystal to start from")
     beta = default_beta(model) if beta is None else beta

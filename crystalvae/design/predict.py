@@ -23,7 +23,7 @@ from crystalvae.generation import (
     SamplingOptions,
     generate,
 )
-from crystalvae.generation.choose import numbered_stream
+from crystalvae.generation.choose import numbered_stream, require_seed
 from crystalvae.parallel import ordered_map
 from crystalvae.screening.uniqueness import is_known
 
@@ -86,6 +86,7 @@ def predict(
         ``num`` crystals for each composition, None for one that was not completed or
         where there were no more distinct ones.
     """
+    require_seed(seed)
     beta = model.config.latent.beta_max if beta is None else beta
     greedy = SamplingOptions(restart_temperature=RESTART_TEMPERATURE)
     warm = replace(

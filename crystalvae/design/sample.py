@@ -7,12 +7,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
+from inspect import signature
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from crystalvae.design.alike import Listed
 from crystalvae.design.batches import (
     SPARE,
     Checked,
@@ -22,6 +25,7 @@ from crystalvae.design.batches import (
     workers_for,
 )
 from crystalvae.design.familiar import beyond_training
+from crystalvae.design.settings import sampling_defaults
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.parallel import ordered_map
 from crystalvae.screening.base import Candidate, CheckResult
@@ -214,8 +218,52 @@ def check_crystal(
 
 
 def draw(
-    model: CrystalVAE, num: int, *, seed: int = 0, distinct: bool = True, **options
+    model: CrystalVAE,
+    num: int,
+    *,
+    seed: int = 0,
+    distinct: bool = True,
+    unlisted: Any = None,
+    **options,
 ) -> list[AsymmetricUnit]:
-    """The crystals of :func:`draw_checked` alone, no two of them equal."""
+    """The crystals of :func:`draw_checked` alone, no two of them equal.
+
+    Args:
+        model: the model.
+        num: crystals wanted.
+        seed: any integer.
+        distinct: of :func:`draw_checked`.
+        unlisted: known crystals, which fall, as
+            :meth:`~crystalvae.design.alike.Listed.of` takes them.
+        **options: of :func:`draw_checked`.
+
+    Raises:
+        ConfigError: an option is unknown or impossible.
+        CrystalVAEError: they leave no crystal.
+    """
+    _refuse_unknown(options)
+    if unlisted is not None:
+        if options.get("known") is not None:
+            raise ConfigError("give known or unlisted, not both")
+        options["known"] = Listed.of(unlisted)
     kept, _ = draw_checked(model, num, seed=seed, distinct=distinct, **options)
     return [item.crystal for item in kept]
+
+
+def _refuse_unknown(options: dict[str, Any]) -> None:
+    """Name the first option that nothing takes, and those that are named alike."""
+    from crystalvae.model import CrystalVAE
+
+    functions = (CrystalVAE.sample, draw, draw_checked, batches, sampling_defaults)
+    taken = {
+        name
+        for function in functions
+        for name, parameter in signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "checks"
+    }
+    for name in options:
+        if name not in taken:
+            begun = sorted(other for other in taken if other.startswith(name))
+            near = begun or get_close_matches(name, sorted(taken))
+            hint = f"; did you mean {' or '.join(near)}" if near else ""
+            raise ConfigError(f"sample has no argument {name!r}{hint}")

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
+
+from crystalvae.errors import ConfigError
+
+
+def require_seed(seed: int) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        ConfigError: it is no integer.
+    """
+    if not isinstance(seed, Integral):
+        raise ConfigError(f"a seed is an integer, not {seed!r}")
 
 
 def numbered_stream(seed: int, number: int) -> torch.Generator:
@@ -13,7 +27,7 @@ def numbered_stream(seed: int, number: int) -> torch.Generator:
         seed: any integer.
         number: of the batch.
     """
-    value = seed * 1_000_003 + number
+    value = int(seed) * 1_000_003 + number
     if abs(value) >= 2**63:
         value %= 2**63
     return torch.Generator().manual_seed(value)

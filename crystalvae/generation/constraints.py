@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from numbers import Integral
 from typing import TYPE_CHECKING
 
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from crystalvae.errors import ConfigError
 from crystalvae.symmetry.completion import can_complete
-from crystalvae.symmetry.tables import symmetry_tables
+from crystalvae.symmetry.tables import group_numbers, symmetry_tables
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST_UNITS = 13
 """Numbers of formula units below this are tried."""
+MAX_GROUP = 230
+ALL_ELEMENTS = frozenset(range(1, len(chemical_symbols)))
 
 
 def parse_element(symbol: str) -> int:
@@ -27,9 +30,12 @@ def parse_element(symbol: str) -> int:
     Raises:
         ConfigError: there is no such element.
     """
-    if symbol not in atomic_numbers or symbol == "X":
-        raise ConfigError(f"{symbol!r} is no element symbol")
-    return atomic_numbers[symbol]
+    number = atomic_numbers.get(symbol, 0)
+    if number < 1:
+        meant = symbol.capitalize()
+        hint = f"; did you mean {meant}" if atomic_numbers.get(meant, 0) > 0 else ""
+        raise ConfigError(f"{symbol!r} is no element symbol{hint}")
+    return number
 
 
 def parse_elements(symbols: Iterable[str]) -> frozenset[int]:
@@ -41,6 +47,69 @@ def parse_elements(symbols: Iterable[str]) -> frozenset[int]:
     if isinstance(symbols, str):
         symbols = symbols.replace("-", ",").split(",")
     return frozenset(parse_element(symbol.strip()) for symbol in symbols)
+
+
+def parse_range(text: str, what: str) -> tuple[int, int]:
+    """First and last of a number or a range ``A-B``.
+
+    Args:
+        text: what the user gave.
+        what: name of the option.
+
+    Raises:
+        ConfigError: it is neither, or empty.
+    """
+    low, hyphen, high = text.partition("-")
+    try:
+        first = int(low)
+        last = int(high) if hyphen else first
+    except ValueError as error:
+        raise ConfigError(
+            f"{what} must be a number or a range A-B, not {text!r}"
+        ) from error
+    if not 1 <= first <= last:
+        raise ConfigError(f"{what} {text!r} is an empty range")
+    return first, last
+
+
+def parse_space_groups(given: Iterable[int | str] | int | str) -> frozenset[int]:
+    """Numbers of space groups.
+
+    Args:
+        given: numbers, ranges such as ``139-142`` or symbols such as ``R-3m``, several
+            or one, or a text with commas between them.
+
+    Raises:
+        ConfigError: one of them is no space group.
+    """
+    if isinstance(given, Integral):
+        given = [given]
+    elif isinstance(given, str):
+        given = given.split(",")
+    found: set[int] = set()
+    for part in given:
+        first, last = _groups_of(part)
+        if not 1 <= first <= last <= MAX_GROUP:
+            raise ConfigError(f"space groups go from 1 to {MAX_GROUP}, not {part}")
+        found.update(range(first, last + 1))
+    return frozenset(found)
+
+
+def _groups_of(part: int | str) -> tuple[int, int]:
+    """First and last number."""
+    if isinstance(part, Integral):
+        return int(part), int(part)
+    if not isinstance(part, str):
+        raise ConfigError(f"space groups are numbers or symbols, not {part!r}")
+    text, numbers = part.replace(" ", ""), group_numbers()
+    if text[:1].isdigit():
+        return parse_range(text, "space group")
+    if text not in numbers:
+        near = [text.capitalize()] if text.capitalize() in numbers else None
+        near = near or get_close_matches(text, symmetry_tables().symbol[1:], 1)
+        hint = f"did you mean {near[0]}" if near else "symbols are such as Fm-3m"
+        raise ConfigError(f"{part!r} is no space group; {hint}")
+    return numbers[text], numbers[text]
 
 
 def parse_formula(text: str, what: str = "formula") -> dict[int, int]:
@@ -85,24 +154,29 @@ class Constraints:
     """Most atoms in the primitive cell."""
     required: frozenset[int] = frozenset()
     """Atomic numbers that must occur."""
+    excluded: frozenset[int] = frozenset()
+    """Atomic numbers that must not occur."""
 
     @classmethod
     def of(
         cls,
         *,
         elements: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
         require: Iterable[str] = (),
         composition: str | None = None,
-        space_groups: Iterable[int] | int | None = None,
+        space_groups: Iterable[int | str] | int | str | None = None,
         num_atoms: int | tuple[int, int] | None = None,
     ) -> Constraints:
         """From symbols and a formula.
 
         Args:
             elements: symbols of those that may occur; None is all.
+            exclude: symbols of those that must not occur.
             require: symbols of those that must occur.
             composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
-            space_groups: numbers of those that may occur; None is all.
+            space_groups: numbers or symbols of those that may occur, as
+                :func:`parse_space_groups` takes them; None is all.
             num_atoms: in the primitive cell, or the fewest and the most.
 
         Raises:
@@ -111,26 +185,34 @@ class Constraints:
         if isinstance(num_atoms, Integral):
             num_atoms = (num_atoms, num_atoms)
         low, high = num_atoms or (1, None)
-        if isinstance(space_groups, Integral):
-            space_groups = [space_groups]
-        if isinstance(space_groups, str):
-            raise ConfigError(f"space groups are given by number, not {space_groups!r}")
+        if space_groups is not None:
+            space_groups = parse_space_groups(space_groups)
         return cls(
             composition=None if composition is None else parse_formula(composition),
             elements=None if elements is None else parse_elements(elements),
-            space_groups=None if space_groups is None else frozenset(space_groups),
+            space_groups=space_groups,
             min_atoms=low,
             max_atoms=high,
             required=parse_elements(require),
+            excluded=parse_elements(exclude),
         )
+
+    @property
+    def allowed(self) -> frozenset[int] | None:
+        """Atomic numbers that may occur and are not excluded; None is all."""
+        if not self.excluded:
+            return self.elements
+        elements = ALL_ELEMENTS if self.elements is None else self.elements
+        return elements - self.excluded
 
     def allow(self, crystal: AsymmetricUnit) -> bool:
         """Whether a crystal obeys them."""
         size, composition = crystal.num_primitive_atoms, crystal.composition
+        allowed = self.allowed
         return (
             self.min_atoms <= size
             and (self.max_atoms is None or size <= self.max_atoms)
-            and (self.elements is None or composition.keys() <= self.elements)
+            and (allowed is None or composition.keys() <= allowed)
             and (self.space_groups is None or crystal.number in self.space_groups)
             and (self.composition is None or composition == self.composition)
             and self.required <= composition.keys()
@@ -150,21 +232,23 @@ class Constraints:
             raise ConfigError(f"no number of atoms is {self.min_atoms} to {most}")
         if self.elements is not None and not self.elements:
             raise ConfigError("no element is allowed")
+        self._check_excluded()
+        allowed = self.allowed
         groups = self.space_groups
-        if groups is not None and not groups <= frozenset(range(1, 231)):
-            raise ConfigError("space groups go from 1 to 230")
+        if groups is not None and not groups <= frozenset(range(1, MAX_GROUP + 1)):
+            raise ConfigError(f"space groups go from 1 to {MAX_GROUP}")
         if groups is not None and not groups:
             raise ConfigError("no space group is allowed")
         wanted = len(self.required)
         if wanted > limits.max_elements or (most is not None and wanted > most):
             raise ConfigError(f"{wanted} elements are required, and fewer fit")
-        for allowed in (self.elements, self.composition):
-            if allowed is not None and not self.required <= set(allowed):
+        for possible in (self.elements, self.composition):
+            if possible is not None and not self.required <= set(possible):
                 raise ConfigError("an element that is required is not allowed")
         if self.composition is None:
             kinds = limits.max_elements
-            if self.elements is not None:
-                kinds = min(kinds, len(self.elements))
+            if allowed is not None:
+                kinds = min(kinds, len(allowed))
             if self.min_atoms > kinds * limits.max_count:
                 raise ConfigError(
                     f"{self.min_atoms} atoms are more than this model can emit of "
@@ -191,6 +275,18 @@ class Constraints:
                 "in no space group asked for can the primitive cell hold this "
                 f"composition; {remedy}"
             )
+
+    def _check_excluded(self) -> None:
+        wrong = {"is required": self.required & self.excluded}
+        if self.composition is not None:
+            in_composition = self.excluded.intersection(self.composition)
+            wrong["is in the composition"] = in_composition
+        for what, elements in wrong.items():
+            if elements:
+                symbol = chemical_symbols[min(elements)]
+                raise ConfigError(f"{symbol} {what}, and it is excluded")
+        if self.excluded and not self.allowed:
+            raise ConfigError("every element that may occur is excluded")
 
     def can_hold(self, counts: Sequence[int]) -> bool:
         """Whether a group that is allowed has positions for these counts.

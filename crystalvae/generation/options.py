@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from crystalvae.geometry.lattice import (
     coords_to_lattice,
     lattice_to_coords,
 )
+from crystalvae.generation.constraints import parse_element
 from crystalvae.nn.wyckoff import MAX_Z
 from crystalvae.symmetry.tables import symmetry_tables
 
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 MOST_BIAS = 50
 """Largest bias of a logit; a choice of that much less is never made."""
+
+
+def is_share(value: object) -> bool:
+    """Whether it is a number above 0 and at most 1."""
+    return isinstance(value, Real) and 0 < value <= 1
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,18 @@ class SamplingOptions:
     (:func:`crystalvae.screening.distance.check_radii`)."""
 
     def __post_init__(self) -> None:
+        for value in (self.temperature, *self.part_temperature.values()):
+            if not (isinstance(value, Real) and 0 <= value < math.inf):
+                raise ConfigError(f"a temperature is a number from 0, not {value!r}")
+        if not is_share(self.top_p):
+            raise ConfigError(f"top_p is above 0 and at most 1, not {self.top_p!r}")
         if not abs(self.stop_bias) <= MOST_BIAS:
             raise ConfigError(f"the stop bias goes from -{MOST_BIAS} to {MOST_BIAS}")
         for symbol, bias in self.element_bias.items():
-            if atomic_numbers.get(symbol, 0) < 1:
-                raise ConfigError(f"element bias: no element {symbol!r}")
+            try:
+                parse_element(symbol)
+            except ConfigError as error:
+                raise ConfigError(f"element bias: {error}") from error
             if not abs(bias) <= MOST_BIAS:
                 raise ConfigError(
                     f"element bias: that of {symbol} goes from -{MOST_BIAS} to "

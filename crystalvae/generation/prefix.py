@@ -136,10 +136,10 @@ class Decoding:
         self.count = torch.nn.functional.pad(torch.stack(counts, 1), pad)
 
     def _limit_elements(self, logits: Tensor, total: Tensor, step: int) -> Tensor:
-        limits = self.constraints
-        if limits.elements is not None:
+        limits, elements = self.constraints, self.constraints.allowed
+        if elements is not None:
             banned = torch.ones(logits.shape[1], dtype=torch.bool, device=self.device)
-            banned[[0, *limits.elements]] = False
+            banned[[0, *elements]] = False
             logits = logits.masked_fill(banned, MASKED)
         if limits.max_atoms is not None:
             full = (total >= limits.max_atoms)[:, None]

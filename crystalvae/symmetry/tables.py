@@ -142,6 +142,14 @@ def symmetry_tables() -> SymmetryTables:
 
 
 @cache
+def group_numbers() -> dict[str, int]:
+    """Number of each group by its symbol, and by its symbol without underscores."""
+    symbols = symmetry_tables().symbol
+    bare = {symbols[n].replace("_", ""): n for n in range(1, len(symbols))}
+    return bare | {symbols[n]: n for n in range(1, len(symbols))}
+
+
+@cache
 def _orbit_ops(number: int, letter: int) -> tuple[np.ndarray, np.ndarray]:
     tables = symmetry_tables()
     start = tables.orbit_start[number, letter]

@@ -145,5 +145,6 @@ def test_what_the_model_does_not_know_is_refused(shipped, tmp_path, capsys):
     command = ["neighbors", "mp_20", str(source), "-o", str(tmp_path / "out")]
     assert main([*command, "--device", "cpu"]) == 1
     message = capsys.readouterr().err
-    assert "LiFePO4, 28 atoms in the primitive cell, is not found again" in message
+    assert "LiFePO4 has 28 atoms in the primitive cell" in message
+    assert "trained on at most 20" in message
     assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from crystalvae.data.packed import pack, write_packed
 from crystalvae.design.alike import Listed
 from crystalvae.design.batches import batch_size_for, workers_for
 from crystalvae.design.sample import draw_checked, draws, raw_draws
@@ -212,6 +213,65 @@ def test_an_estimate_without_checks_is_refused(tiny_model):
     tiny_model.stability = tiny_network()
     with pytest.raises(ConfigError, match="is a check"):
         raw_draws(tiny_model, 3, likely_stable=0.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"likely_stable": 0}, "likely_stable is above 0"),
+        ({"likely_stable": 1.5}, "not 1.5"),
+        ({"likely_stable": float("nan")}, "not nan"),
+        ({"temperature": -0.1}, "not -0.1"),
+        ({"temperature": float("inf")}, "not inf"),
+        ({"part_temperature": {"count": -1}}, "not -1"),
+        ({"top_p": 0}, "top_p is above 0"),
+        ({"top_p": 1.01}, "not 1.01"),
+        ({"seed": None}, "a seed is an integer, not None"),
+        ({"seed": "a"}, "not 'a'"),
+        ({"seed": 1.5}, "not 1.5"),
+        ({"space_group": 5}, "no argument 'space_group'; did you mean space_groups"),
+        ({"likelystable": 0.5}, "did you mean likely_stable"),
+        ({"temp": 0.5}, "did you mean temperature"),
+        ({"checks": None}, "no argument 'checks'"),
+        ({"qqq": 5}, "no argument 'qqq'"),
+        ({"unlisted": 5}, "a path or a list of crystals, not one int"),
+        ({"unlisted": [], "known": Listed.of([])}, "not both"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(tiny_model, monkeypatch, wrong, message):
+    def never(*_, **__):
+        raise AssertionError("something was drawn")
+
+    tiny_model.stability = tiny_network()
+    monkeypatch.setattr("crystalvae.design.batches.generate", never)
+    with pytest.raises(ConfigError, match=message):
+        tiny_model.sample(2, num_workers=1, **wrong)
+
+
+def test_all_that_sampling_takes_is_known(tiny_model):
+    options = {"temperature": 1, "top_p": 1, "seed": np.int64(3), "batch_size": 8}
+    options |= {"progress": False, "beta": 1.0, "distinct": False, "stop_bias": 0.1}
+    assert len(tiny_model.sample(2, num_atoms=(1, 4), num_workers=1, **options)) == 2
+
+
+@pytest.mark.parametrize("kind", [list, "data set", "folder", "structures"])
+def test_unlisted_crystals_are_not_drawn_again(tiny_model, tmp_path, kind):
+    options = {"num_atoms": (1, 4), "num_workers": 1, "seed": 2}
+    first = tiny_model.sample(8, **options)
+    known = first[:5]
+    if kind == "data set":
+        known = tmp_path
+        write_packed(known, pack(first[:5]), [str(i) for i in range(5)], {})
+    elif kind == "folder":
+        known = str(tmp_path)
+        for place, crystal in enumerate(first[:5]):
+            (tmp_path / f"{place}.cif").write_text(crystal.to_cif())
+    elif kind == "structures":
+        known = [crystal.to_structure() for crystal in first[:5]]
+    kept = tiny_model.sample(8, unlisted=known, **options)
+    assert len(kept) == 8
+    assert not any(Listed.of(first[:5])(kept))
+    assert same(kept[0], first[5])
 
 
 def test_constraints_are_not_given_twice(tiny_model):

@@ -5,6 +5,7 @@ import torch
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions, generate
 from crystalvae.generation.choose import choose
+from crystalvae.generation.constraints import parse_space_groups
 from crystalvae.generation.decode import _weighted_choice
 from crystalvae.generation.prefix import Decoding
 from crystalvae.screening.base import Candidate
@@ -71,6 +72,25 @@ def test_space_group_elements_and_size_are_obeyed(tiny_model):
         assert set(crystal.composition) <= {3, 8, 26}
         assert crystal.number in (2, 14, 62)
         assert 4 <= crystal.num_primitive_atoms <= 10
+
+
+def test_excluding_is_allowing_all_others(tiny_model):
+    every = frozenset(range(1, 119))
+    free = draw(tiny_model, 32, constraints=Constraints(max_atoms=6)).crystals()
+    common = frozenset({z for c in free if c is not None for z in c.composition})
+    gone = frozenset(sorted(common)[::2])
+    without = Constraints(max_atoms=6, excluded=gone)
+    others = Constraints(max_atoms=6, elements=every - gone)
+    found, again = (
+        [c for c in draw(tiny_model, 32, constraints=limits).crystals() if c]
+        for limits in (without, others)
+    )
+    assert found
+    assert [c.composition for c in found] == [c.composition for c in again]
+    for crystal in found:
+        assert not gone & crystal.composition.keys()
+        assert without.allow(crystal)
+    assert any(not without.allow(c) for c in free if c is not None)
 
 
 def test_same_seed_same_crystals(tiny_model, small):
@@ -159,6 +179,11 @@ def test_dropped_sequences_leave_the_others_as_they_were(tiny_model):
         ({"composition": {8: 2}, "elements": frozenset({11})}, "not allowed"),
         ({"composition": {8: 2}, "max_atoms": 1}, "excludes it"),
         ({"elements": frozenset({8}), "min_atoms": 300}, "more than this model"),
+        ({"required": frozenset({8}), "excluded": frozenset({8})}, "O is required"),
+        ({"composition": {8: 2}, "excluded": frozenset({8})}, "O is in the comp"),
+        ({"excluded": frozenset(range(1, 119))}, "every element"),
+        ({"elements": frozenset({8}), "excluded": frozenset({8})}, "every element"),
+        ({"excluded": frozenset(range(2, 119)), "min_atoms": 300}, "than this model"),
     ],
 )
 def test_constraints_that_nothing_obeys_are_refused(tiny_model, limits, message):
@@ -286,11 +311,50 @@ def test_constraints_from_symbols():
     assert Constraints.of() == Constraints()
     whole = Constraints.of(num_atoms=np.int64(4), space_groups=np.int64(5))
     assert whole == Constraints(None, None, frozenset({5}), 4, 4)
-    with pytest.raises(ConfigError, match="by number"):
-        Constraints.of(space_groups="Fm-3m")
     for wrong in ({"require": ["Xy"]}, {"composition": "Xy3"}, {"elements": "D3"}):
         with pytest.raises(ConfigError, match="no element symbol"):
             Constraints.of(**wrong)
+    assert Constraints.of(exclude="Tl,Cd").excluded == {81, 48}
+
+
+def test_space_groups_are_numbers_ranges_and_symbols():
+    for number in range(1, 231):
+        symbol = symmetry_tables().symbol[number]
+        for given in (number, str(number), symbol, [symbol], symbol.replace("_", "")):
+            assert parse_space_groups(given) == {number}
+    mixed = Constraints.of(space_groups="62, 139-142,R-3m").space_groups
+    assert mixed == {62, 139, 140, 141, 142, 166}
+    assert Constraints.of(space_groups=[225, "P6_3/mmc", "3-4"]).space_groups == {
+        *(225, 194, 3, 4)
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("Fm-3x", "'Fm-3x' is no space group; did you mean Fm-3"),
+        ("p1", "did you mean P1"),
+        ("62,Qqqqqq", "'Qqqqqq' is no space group"),
+        ("", "'' is no space group"),
+        ("-1", "is no space group"),
+        ("139-1e3", "a range A-B"),
+        ("1-999999999999", "1 to 230"),
+        (0, "1 to 230"),
+        ([3.5], "numbers or symbols, not 3.5"),
+    ],
+)
+def test_what_is_no_space_group_is_said(given, message):
+    with pytest.raises(ConfigError, match=message):
+        Constraints.of(space_groups=given)
+
+
+@pytest.mark.parametrize("argument", ["elements", "exclude", "require"])
+def test_symbols_in_lower_case_are_recognised(argument):
+    with pytest.raises(ConfigError, match="'li' is no element symbol; did you mean Li"):
+        Constraints.of(**{argument: ["O", "li"]})
+    with pytest.raises(ConfigError, match="'qq' is no element symbol") as caught:
+        Constraints.of(**{argument: ["qq"]})
+    assert "did you mean" not in str(caught.value)
 
 
 def test_what_the_group_fixes_is_exact(tiny_model):
