@@ -113,11 +113,7 @@ def invert(
             constraints=constraints,
             generator=generator,
         ).crystals()
-        pairs = [
-            (row, crystal.canonical())
-            for row, crystal in zip(owner.tolist(), drawn)
-            if crystal is not None
-        ]
+        pairs = [(r, c) for r, c in zip(owner.tolist(), drawn) if c is not None]
         for row, found in _judged(model, pairs, z, betas):
             key = _coarse(found.crystal)
             if key not in tried[row]:

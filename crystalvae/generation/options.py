@@ -14,12 +14,12 @@ from torch import Tensor
 
 from crystalvae.decoder import PARTS
 from crystalvae.errors import ConfigError
+from crystalvae.generation.constraints import parse_element
 from crystalvae.geometry.lattice import (
     complete_coords,
     coords_to_lattice,
     lattice_to_coords,
 )
-from crystalvae.generation.constraints import parse_element
 from crystalvae.nn.wyckoff import MAX_Z
 from crystalvae.symmetry.tables import symmetry_tables
 
