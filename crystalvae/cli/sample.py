@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         names, kept, estimate_columns(model, crystals, num_workers=args.workers)
     ):
         checks = {
-            check: "" if result.passed is None else result.passed
+            f"{check}_ok": "" if result.passed is None else result.passed
             for check, result in item.results.items()
         }
         rows.append(

@@ -194,7 +194,10 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def describe(crystal: AsymmetricUnit) -> dict[str, Any]:
-    """Columns that every table starts with."""
+    """Columns that every table starts with: what it is, and its conventional cell."""
+    from ase.geometry import cell_to_cellpar
+
+    cell = [round(float(value), 4) for value in cell_to_cellpar(crystal.lattice)]
     return {
         "formula": crystal.formula,
         "space_group": crystal.number,
@@ -202,4 +205,6 @@ def describe(crystal: AsymmetricUnit) -> dict[str, Any]:
         "num_sites": len(crystal.wyckoffs),
         "num_atoms": crystal.num_primitive_atoms,
         "volume_per_atom": round(crystal.volume / crystal.num_atoms, 4),
+        "mass_density": round(crystal.density, 4),
+        **dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), cell)),
     }

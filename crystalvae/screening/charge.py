@@ -9,6 +9,12 @@ that no composition can hang the check.
 from __future__ import annotations
 
 from crystalvae.screening.base import Candidate, CheckResult, element_table
+from crystalvae.screening.distance import has_bond
+
+OXYGEN = 8
+PEROXIDE_BOND = 1.8
+"""Å; O–O is 1.2 to 1.6 Å in dioxygen, superoxides and peroxides, and 2.2 or more
+between oxide ions."""
 
 
 def reachable_zero(
@@ -91,6 +97,8 @@ def check_smact(candidate: Candidate) -> CheckResult:
 def check_charge(candidate: Candidate) -> CheckResult:
     """Oxidation states known from the ICSD can cancel, mixed valence of metals allowed.
 
+    O⁻ is allowed where two O atoms are bonded, as in peroxides.
+
     Elements and alloys have no oxidation states to balance: the check does not apply to
     them and says so.
     """
@@ -104,6 +112,20 @@ def check_charge(candidate: Candidate) -> CheckResult:
     if unknown:
         text = f"no oxidation states are known of {', '.join(unknown)}"
         return CheckResult("charge", None, None, text)
-    passed = reachable_zero(_choices(composition, "icsd24", mixed=True))
-    message = "" if passed else "no known oxidation states cancel"
-    return CheckResult("charge", passed, None, message)
+    choices = _choices(composition, "icsd24", mixed=True)
+    if reachable_zero(_without_peroxide(choices, composition)):
+        return CheckResult("charge", True)
+    if not reachable_zero(choices):
+        return CheckResult("charge", False, None, "no known oxidation states cancel")
+    if has_bond(candidate, OXYGEN, PEROXIDE_BOND):
+        return CheckResult("charge", True)
+    text = "charges cancel only with peroxide ions, and no two O atoms are bonded"
+    return CheckResult("charge", False, None, text)
+
+
+def _without_peroxide(choices: list, composition: dict[int, int]) -> list:
+    """The choices with oxygen as O²⁻ alone where it is an anion."""
+    return [
+        (eneg, count, [s for s in states if s != -1] if z == OXYGEN else states, mixed)
+        for z, (eneg, count, states, mixed) in zip(composition, choices)
+    ]

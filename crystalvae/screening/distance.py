@@ -63,6 +63,16 @@ def check_distance(candidate: Candidate) -> CheckResult:
     return CheckResult("distance", True)
 
 
+def has_bond(candidate: Candidate, atomic_number: int, length: float) -> bool:
+    """Whether two atoms of an element are within ``length`` Å, images included."""
+    if candidate.volume < 1e-3 or _least_height(candidate) < MIN_HEIGHT:
+        return False
+    first, second, _ = shortest_pairs(candidate, length)
+    species = candidate.atomic_numbers
+    both = (species[first] == atomic_number) & (species[second] == atomic_number)
+    return bool(both.any())
+
+
 def radius_share(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Least share of the sum of covalent radii at which two elements may lie.
 

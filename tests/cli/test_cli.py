@@ -45,7 +45,7 @@ def test_only_what_passes_is_written(model_dir, tmp_path):
     assert main([*arguments, *asked, "--no-progress"]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["draws"] == summary["written"] + sum(summary["fallen"].values())
-    assert all(row["distance"] != "False" for row in table(out))
+    assert all(row["distance_ok"] != "False" for row in table(out))
     assert not any("Pb" in row["formula"] for row in table(out))
     assert {int(row["space_group"]) for row in table(out)} <= {*range(1, 10), 166}
     assert summary["asked"]["exclude"] == "Pb"

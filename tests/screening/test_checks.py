@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import smact.screening
-from pymatgen.core import Composition, Element
+from pymatgen.core import Composition, Element, Lattice, Structure
 
 from crystalvae.screening.base import Candidate, element_table
 from crystalvae.screening.charge import reachable_zero, smact_valid
@@ -127,6 +127,26 @@ def test_smact_rule_agrees_with_smact():
             composition, oxidation_states_set="smact14"
         )
         assert smact_valid(dict(zip(numbers, counts))) == expected, composition
+
+
+def test_peroxide_ions_are_bonded():
+    def sodium_oxide(bond):
+        half = bond / 2
+        return Structure(
+            Lattice.tetragonal(4.0, 6.0),
+            ["Na", "Na", "O", "O"],
+            [[0, 0, 0], [1, 1, 3], [2, 2, 0 + half], [2, 2, 6 - half]],
+            coords_are_cartesian=True,
+        )
+
+    verdicts = [
+        run_checks(candidate(sodium_oxide(bond)), ["charge"])["charge"]
+        for bond in (1.5, 2.6)
+    ]
+    assert [verdict.passed for verdict in verdicts] == [True, False]
+    assert "peroxide" in verdicts[1].message
+    oxide = candidate(REFERENCE["rutile"][0])
+    assert run_checks(oxide, ["charge"])["charge"].passed
 
 
 def test_charges_by_hand():
