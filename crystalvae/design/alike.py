@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 
 from crystalvae.benchmark.matching import TOLERANCES
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.joined import JoinedSets
 from crystalvae.data.load import open_known
 from crystalvae.data.packed import PackedDataset
 from crystalvae.errors import ConfigError
@@ -107,14 +108,17 @@ class Listed:
     @classmethod
     def of(
         cls,
-        known: str | Path | Iterable[AsymmetricUnit | Structure | Atoms],
+        known: str
+        | Path
+        | Iterable[str | Path]
+        | Iterable[AsymmetricUnit | Structure | Atoms],
         distortions: bool = False,
     ) -> Listed:
         """From known crystals, or from where they are.
 
         Args:
-            known: crystals, or a path of a data set or of anything that ``prepare``
-                reads.
+            known: crystals, or paths of data sets or of anything that ``prepare``
+                reads, one or several.
             distortions: whether distortions of them count as new.
 
         Raises:
@@ -123,14 +127,18 @@ class Listed:
             InvalidStructureError: something is no crystal, or cannot be used.
         """
         if isinstance(known, (str, Path)):
-            known = open_known(str(known))
+            known = [known]
         elif not isinstance(known, Iterable):
             raise ConfigError(
                 "known crystals are a path or a list of crystals, not one "
                 f"{type(known).__name__}"
             )
-        elif not isinstance(known, PackedDataset):
-            known = [AsymmetricUnit.of(crystal) for crystal in known]
+        if not isinstance(known, (PackedDataset, JoinedSets)):
+            known = list(known)
+            if known and all(isinstance(item, (str, Path)) for item in known):
+                known = open_known([str(path) for path in known])
+            else:
+                known = [AsymmetricUnit.of(crystal) for crystal in known]
         return cls(ReferenceIndex(known), distortions)
 
     def __call__(

@@ -58,6 +58,12 @@ def test_known_crystals_are_left_out(judging_dir, tmp_path):
     summary = json.loads((second / "summary.json").read_text())
     assert summary["fallen"]["unlisted"] >= 7
     assert str(first) in summary["note"]
+    third = tmp_path / "third"
+    both = ["--unlisted", str(first), "--unlisted", str(second)]
+    assert main([*command, "-o", str(third), *both]) == 0
+    summary = json.loads((third / "summary.json").read_text())
+    assert summary["fallen"]["unlisted"] >= 14
+    assert summary["unlisted"] == f"{first}, {second}"
 
 
 def test_screening_ranks_by_the_estimate(judging_dir, tmp_path):
