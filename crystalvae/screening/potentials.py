@@ -21,7 +21,7 @@ def _chgnet() -> Calculator:
     from chgnet.model.dynamics import CHGNetCalculator
 
     with contextlib.redirect_stdout(io.StringIO()):
-        return CHGNetCalculator(use_device="cpu")
+        return CHGNetCalculator(use_device="cpu", on_isolated_atoms="ignore")
 
 
 def _sevennet() -> Calculator:
