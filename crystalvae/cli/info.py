@@ -169,9 +169,12 @@ def _metrics(metrics: dict[str, Any]) -> dict[str, str]:
     with suppress(KeyError):
         found = metrics["prediction"]
         draws = found["draws"]
+        best = found[f"best_of_{draws}"]["match_rate"]
+        ranked = found.get("ranked_first", {}).get("match_rate")
+        first = "" if ranked is None else f"{_percent(ranked)} with the best ranked, "
         lines["prediction"] = (
             f"{_percent(found['first']['match_rate'])} match with one structure, "
-            f"{_percent(found[f'best_of_{draws}']['match_rate'])} with {draws} "
+            f"{first}{_percent(best)} with {draws} "
             f"({found['structures']:,} compositions)"
         )
     return lines
