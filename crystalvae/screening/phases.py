@@ -24,6 +24,8 @@ MOST = 6
 """Systems that are drawn."""
 LARGEST_DENOMINATOR = 500
 """Of shares that are turned into formulas."""
+NAMED = 8
+"""Known crystals on the hull up to which they are named in a figure."""
 FARTHEST = 0.3
 """eV/atom above the hull up to which known crystals are drawn."""
 
@@ -152,7 +154,12 @@ def draw(system: System) -> Figure:
         line = {"color": THEIRS, "width": 1.5}
         figure.add_trace(_trace(pair, mode="lines", line=line, showlegend=False))
     kinds = (
-        ("known, on the hull", stable, "markers+text", {"color": THEIRS, "size": 9}),
+        (
+            "known, on the hull",
+            stable,
+            "markers+text" if len(stable) <= NAMED else "markers",
+            {"color": THEIRS, "size": 9},
+        ),
         ("known, above it", others, "markers", {"color": "#b8bec6", "size": 6}),
         (
             "screened",
@@ -197,7 +204,7 @@ def draw(system: System) -> Figure:
             for axis, symbol in zip("abc", names)
         }
         figure.update_layout(ternary={"sum": 1, **axes})
-    return layout(figure, "–".join(names), height=420)
+    return layout(figure, "–".join(names), height=520)
 
 
 def _trace(phases: list[Phase], **options):

@@ -200,10 +200,10 @@ def _phases(campaign: Campaign, relaxed: Mapping[int, Relaxation]) -> str:
     if not figures:
         return ""
     return (
-        f'<h2>Phase diagrams</h2><div class="grid">{_divs(figures)}</div>'
+        f'<h2>Phase diagrams</h2><div class="pair">{_divs(figures)}</div>'
         '<p class="soft">The systems of two and three elements in which most crystals '
-        "were relaxed. The hull is that of the reference crystals, in the same "
-        "potential.</p>"
+        "were relaxed, where the reference has crystals of each element; its hull, in "
+        "the same potential. Point at a crystal for its energies.</p>"
     )
 
 
