@@ -105,13 +105,12 @@ def known_system(hull: Hull, elements: tuple[int, ...], found: list[Phase]) -> S
     for size in range(1, len(elements) + 1):
         for own in combinations(elements, size):
             for part, energy in hull.lowest.get(frozenset(own), {}).items():
-                counts = _counts(dict(zip(own, part)))
-                shares = tuple(dict(zip(own, part)).get(z, 0.0) for z in elements)
-                formula = reduced_formula(counts)
+                share = dict(zip(own, part))
+                counts = _counts(share)
                 known.append(
                     Phase(
-                        formula,
-                        shares,
+                        reduced_formula(counts),
+                        tuple(share.get(z, 0.0) for z in elements),
                         hull.formation_energy(counts, energy) or 0.0,
                         max(hull.energy_above(counts, energy) or 0.0, 0.0),
                     )

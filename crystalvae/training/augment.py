@@ -191,7 +191,7 @@ def disturb(
     graph, whole = _graph_of(changed, chosen, tables)
     kept = {
         name: torch.where(
-            (~chosen | whole).view(-1, *(1,) * (value.dim() - 1)),
+            whole.view(-1, *(1,) * (value.dim() - 1)),
             value,
             getattr(batch, name),
         )
