@@ -6,12 +6,14 @@ still to be placed enters every step after the group and bounds every choice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from crystalvae.batch import CrystalBatch
+from crystalvae.conditions import Condition, ConditionEmbedding
 from crystalvae.errors import ConfigError
 from crystalvae.heads.composition import CompositionHead
 from crystalvae.heads.coordinates import CoordinateHead
@@ -90,10 +92,15 @@ class Decoder(nn.Module):
         config: sizes.
         latent: the latent space that conditions it.
         tables: symmetry tables, shared with the encoder.
+        conditions: properties that it can be told.
     """
 
     def __init__(
-        self, config: DecoderConfig, latent: LatentConfig, tables: WyckoffTables
+        self,
+        config: DecoderConfig,
+        latent: LatentConfig,
+        tables: WyckoffTables,
+        conditions: Sequence[Condition] = (),
     ):
         super().__init__()
         self.config = config
@@ -101,6 +108,9 @@ class Decoder(nn.Module):
         dim = config.dim
         self.beta_features = BetaFeatures(latent)
         self.gate = nn.Linear(BetaFeatures.dim, latent.dim)
+        self.conditions = None
+        if conditions:
+            self.conditions = ConditionEmbedding(conditions, latent.dim)
         self.beta = nn.Linear(BetaFeatures.dim, dim)
         self.prefix = nn.Linear(latent.dim, config.num_prefix * dim)
         self.bias = nn.Linear(latent.dim, dim)
@@ -126,9 +136,10 @@ class Decoder(nn.Module):
         for embedding in (self.species, self.count, self.group):
             nn.init.normal_(embedding.weight, std=0.3)
 
-    def gated(self, z: Tensor, beta: Tensor) -> Tensor:
-        """Scale the latent by the decoder's gate for β, ``(B, D)``."""
-        return z * 2 * torch.sigmoid(self.gate(self.beta_features(beta)))
+    def gated(self, z: Tensor, beta: Tensor, told: Tensor | None = None) -> Tensor:
+        """The latent scaled by the gate for β and moved by what is told, ``(B, D)``."""
+        scaled = z * 2 * torch.sigmoid(self.gate(self.beta_features(beta)))
+        return scaled if told is None else scaled + self.conditions(told)
 
     def _slots(self, kind: str, count: int) -> Tensor:
         start = {
@@ -266,6 +277,7 @@ class Decoder(nn.Module):
         z: Tensor,
         beta: Tensor,
         *,
+        told: Tensor | None = None,
         dropout: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
@@ -275,6 +287,7 @@ class Decoder(nn.Module):
             batch: the crystals.
             z: latent vectors ``(B, D)``.
             beta: β of each crystal ``(B,)``.
+            told: properties of each ``(B, P)``, NaN for what is not told.
             dropout: of the transformer, probability for each crystal ``(B,)``.
             generator: of the dropout, on the CPU.
 
@@ -282,7 +295,7 @@ class Decoder(nn.Module):
             ``(B,)`` for each name in :data:`PARTS`.
         """
         config = self.config
-        z = self.gated(z, beta)
+        z = self.gated(z, beta, told)
         size, slots = batch.site_mask.shape
         num_elements = (batch.comp_element > 0).sum(1)
         number, mask = batch.number, batch.site_mask

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crystalvae.batch import CrystalBatch, CrystalStore
+from crystalvae.conditions import Condition
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.decoder import PARTS, Decoder, DecoderConfig
 from crystalvae.encoders import ENCODERS, build_encoder, orbit_data
@@ -55,6 +56,8 @@ class ModelConfig:
     """The decoder."""
     prior: PriorConfig = field(default_factory=PriorConfig)
     """The prior from which latents are drawn."""
+    conditions: list[Condition] = field(default_factory=list)
+    """Properties that the decoder can be told."""
 
 
 @dataclass
@@ -92,7 +95,9 @@ class CrystalVAE(nn.Module):
             raise ConfigError(f"encoder {config.encoder.name!r}: {error}") from error
         self.encoder = build_encoder(config.encoder.name, encoder_config, self.tables)
         self.posterior = PosteriorHead(config.latent, self.tables, self.encoder.out_dim)
-        self.decoder = Decoder(config.decoder, config.latent, self.tables)
+        self.decoder = Decoder(
+            config.decoder, config.latent, self.tables, config.conditions
+        )
         self.prior = (
             LatentFlow(config.prior, config.latent)
             if config.prior.name == "flow"
@@ -161,6 +166,7 @@ class CrystalVAE(nn.Module):
         beta: Tensor,
         generator: torch.Generator | None = None,
         mean: bool = False,
+        told: Tensor | None = None,
         dropout: Tensor | None = None,
     ) -> Objective:
         """Encode, draw z (or take the mean) and score the batch.
@@ -170,11 +176,15 @@ class CrystalVAE(nn.Module):
             beta: β of each ``(B,)``.
             generator: source of the noise.
             mean: use the posterior's mean instead of a draw.
+            told: properties of each ``(B, P)`` for the decoder, NaN for what is not
+                told.
             dropout: probability for each crystal in the decoder's transformer ``(B,)``.
         """
         posterior = self.encode_batch(batch, beta)
         z = posterior.mu if mean else posterior.sample(generator)
-        parts = self.decoder(batch, z, beta, dropout=dropout, generator=generator)
+        parts = self.decoder(
+            batch, z, beta, told=told, dropout=dropout, generator=generator
+        )
         return Objective(parts, posterior.kl(), posterior)
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ LAYER = {
     "batch": 3,
     "screening": 4,
     "nn": 4,
+    "conditions": 5,
     "latent": 5,
     "encoders": 6,
     "heads": 6,

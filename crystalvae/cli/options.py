@@ -147,6 +147,7 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
         help="added to the log odds of elements, such as Li=1,Pb=-2 for more lithium "
         "and less lead, on top of the model's own (which is 0 with --temperature)",
     )
+    add_condition_option(parser)
     add_refine_option(parser)
     parser.add_argument(
         "--prior", choices=("gaussian", "flow"), help="of the latent (the model's own)"
@@ -203,6 +204,18 @@ def add_likely_stable_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_condition_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--condition``."""
+    parser.add_argument(
+        "--condition",
+        type=conditions,
+        metavar="PROPERTY=VALUE,...",
+        help="properties that the decoder is told, such as "
+        "band_gap=2,e_above_hull=0; `info` says which a model knows (the model's own "
+        "choice)",
+    )
+
+
 def add_refine_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--refine``."""
     parser.add_argument(
@@ -233,6 +246,15 @@ def element_biases(text: str) -> dict[str, float]:
         argparse.ArgumentTypeError: it is not of that form.
     """
     return _named_numbers(text, "SYMBOL=B", finite)
+
+
+def conditions(text: str) -> dict[str, float]:
+    """Property → value from ``band_gap=2,e_above_hull=0``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of that form.
+    """
+    return _named_numbers(text, "PROPERTY=VALUE", finite)
 
 
 def refine_settings(text: str) -> dict[str, float | None]:
@@ -271,5 +293,6 @@ def draw_options(args: argparse.Namespace) -> dict:
         "part_temperature": args.part_temperature,
         "stop_bias": args.stop_bias,
         "element_bias": args.element_bias,
+        "conditions": args.condition,
         "refine": args.refine,
     }

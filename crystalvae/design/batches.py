@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import current_process
 from typing import TYPE_CHECKING
 
 import torch
 
+from crystalvae.conditions import Told, require_conditions, told_values
 from crystalvae.design.settings import sampling_defaults, sampling_options
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
@@ -113,6 +114,8 @@ class Batches:
     """How to draw."""
     refinement: Refinement
     """How to refine."""
+    conditions: Told = field(default_factory=dict)
+    """What the decoder is told."""
     constraints: Constraints | None = None
     """What must hold."""
     prior: str | None = None
@@ -129,14 +132,16 @@ class Batches:
         generator = numbered_stream(self.seed, number)
         compositions = None
         if self.latents is None:
-            z, compositions = self._from_prior(generator)
+            z, told, compositions = self._from_prior(generator)
         else:
             first = number * self.batch_size
             z = self.latents(first, self.batch_size, generator)
+            told = self._told(len(z), generator)
         crystals = generate(
             self.model,
             z,
             beta=self.beta,
+            told=told,
             options=self.options,
             constraints=self.constraints,
             refinement=self.refinement,
@@ -152,8 +157,8 @@ class Batches:
 
     def _from_prior(
         self, generator: torch.Generator
-    ) -> tuple[torch.Tensor, Held | None]:
-        """Latent vectors, and compositions where some elements are required."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None, Held | None]:
+        """Latent vectors, what is told, compositions where elements are required."""
         limits = self.constraints or Constraints()
         choosy = bool(limits.required) and limits.composition is None
         z = self.model.prior_sample(
@@ -162,18 +167,25 @@ class Batches:
             generator=generator,
             prior=self.prior,
         )
+        told = self._told(len(z), generator)
         if not choosy:
-            return z, None
+            return z, told, None
         rows, held = required_compositions(
             self.model,
             z,
             self.batch_size,
             beta=self.model.beta_tensor(self.beta, len(z)),
+            told=told,
             options=self.options,
             constraints=limits,
             generator=generator,
         )
-        return z[rows], held
+        return z[rows], None if told is None else told[rows.cpu()], held
+
+    def _told(self, size: int, generator: torch.Generator) -> torch.Tensor | None:
+        return told_values(
+            self.model.config.conditions, self.conditions, size, generator
+        )
 
     def _add_estimates(self, found: list[Checked]) -> None:
         passed = passing(found)
@@ -231,6 +243,7 @@ def batches(
         if checks is None:
             raise ConfigError("likely_stable is a check; draw with draw_checked")
     how = sampling_defaults(model, **asked)
+    require_conditions(model.config.conditions, how["conditions"])
     return Batches(
         model=model,
         seed=seed,
@@ -238,6 +251,7 @@ def batches(
         beta=how["beta"],
         options=sampling_options(model, how, top_p=top_p),
         refinement=Refinement(**how["refine"]),
+        conditions=how["conditions"],
         constraints=constraints,
         prior=prior,
         latents=latents,

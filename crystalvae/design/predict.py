@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from crystalvae.conditions import Told, told_values
 from crystalvae.design.batches import workers_for
 from crystalvae.design.ranking import most_drawn
-from crystalvae.design.settings import refinement_of
+from crystalvae.design.settings import prediction_conditions, refinement_of
 from crystalvae.generation import (
     Constraints,
     Refinement,
@@ -110,7 +111,16 @@ def predict(
         for start in range(0, len(rows), batch_size)
     ]
     refinement = refinement_of(model, refine, purpose="prediction")
-    drafts = _Drafts(model, compositions, jobs, seed, beta, constraints, refinement)
+    drafts = _Drafts(
+        model,
+        compositions,
+        jobs,
+        seed,
+        beta,
+        constraints,
+        refinement,
+        prediction_conditions(model),
+    )
     workers = workers_for(model, sum(wanted), batch_size, num_workers)
     batches = ordered_map(drafts, range(len(jobs)), workers)
     for crystals, job in zip(batches, jobs):
@@ -149,6 +159,7 @@ class _Drafts:
     beta: float
     constraints: Constraints | None
     refinement: Refinement
+    conditions: Told
 
     def __call__(self, number: int) -> list[AsymmetricUnit | None]:
         job = self.jobs[number]
@@ -159,6 +170,7 @@ class _Drafts:
             self.model,
             torch.zeros_like(z) if job.at_mean else z,
             beta=self.beta,
+            told=told_values(self.model.config.conditions, self.conditions, len(z)),
             options=job.options,
             constraints=self.constraints,
             refinement=self.refinement,

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crystalvae.batch import CrystalStore
+from crystalvae.conditions import told_values
 from crystalvae.design.estimates import estimate_columns
 from crystalvae.design.output import describe, formula_name
+from crystalvae.design.settings import prediction_conditions
 from crystalvae.errors import InvalidStructureError
 from crystalvae.geometry.lattice import FREE_COORDS
 from crystalvae.graph import orbit_graph
@@ -67,13 +69,15 @@ def log_likelihoods(
         Nats, one a crystal.
     """
     beta = model.config.latent.beta_max if beta is None else beta
+    said = prediction_conditions(model)
     scores = [-math.inf] * len(crystals)
     rows, store = encodable(crystals)
     if store is None:
         return scores
     for index in torch.arange(len(rows)).split(batch_size):
         batch = store.batch(index).to(model.device)
-        cost = model(batch, model.beta_tensor(beta, len(index)), mean=True)
+        told = told_values(model.config.conditions, said, len(index))
+        cost = model(batch, model.beta_tensor(beta, len(index)), mean=True, told=told)
         total = -cost.kl - cost.distortion
         for place, value in zip(index.tolist(), total.tolist()):
             row = rows[place]

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from crystalvae.conditions import Told
 from crystalvae.config import from_dict
 from crystalvae.design.familiar import unseen_elements
 from crystalvae.generation import Refinement, SamplingOptions
@@ -23,6 +24,7 @@ def sampling_defaults(
     part_temperature: dict[str, float] | None = None,
     stop_bias: float | None = None,
     element_bias: dict[str, float] | None = None,
+    conditions: Told | None = None,
     refine: dict[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """How to draw: what is asked for, and otherwise what the model's card recommends.
@@ -36,6 +38,8 @@ def sampling_defaults(
         stop_bias: of :class:`~crystalvae.generation.SamplingOptions`; the card's is
             one of its exceptions.
         element_bias: likewise, but what is asked for is added to the card's.
+        conditions: what the decoder is told; of other properties it is told what the
+            card says.
         refine: of :func:`refinement_of`.
 
     Returns:
@@ -61,6 +65,7 @@ def sampling_defaults(
         "part_temperature": dict(part_temperature),
         "stop_bias": float(stop_bias),
         "element_bias": dict(biases),
+        "conditions": {**chosen.get("conditions", {}), **(conditions or {})},
         "refine": asdict(refinement_of(model, refine)),
     }
 
@@ -83,6 +88,11 @@ def sampling_options(
     unseen = dict.fromkeys(unseen_elements(model), -float(MOST_BIAS))
     asked["element_bias"] = unseen | how["element_bias"]
     return SamplingOptions(**asked, **others)
+
+
+def prediction_conditions(model: CrystalVAE) -> Told:
+    """What a model's card recommends to tell where compositions are given."""
+    return model.card.get("prediction_conditions", {})
 
 
 def refinement_of(

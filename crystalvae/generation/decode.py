@@ -36,6 +36,7 @@ def generate(
     z: Tensor,
     *,
     beta: float | Tensor | None = None,
+    told: Tensor | None = None,
     options: SamplingOptions | None = None,
     constraints: Constraints | None = None,
     refinement: Refinement | None = None,
@@ -52,6 +53,8 @@ def generate(
         model: the model.
         z: latent vectors ``(B, D)``.
         beta: the β that the vectors were made for; None is the smallest.
+        told: properties of each ``(B, P)``, in the order of the model's conditions, NaN
+            for what is not told.
         options: how to draw.
         constraints: what must hold.
         refinement: how the model's refiner is used; None leaves it out.
@@ -64,6 +67,7 @@ def generate(
             cannot be obeyed, or the model has no refiner to use.
     """
     z = z.to(model.device)
+    told = None if told is None else told.to(model.device)
     beta = model.beta_tensor(beta, len(z))
     options, constraints = options or SamplingOptions(), constraints or Constraints()
     constraints.check(model.config.decoder)
@@ -80,7 +84,14 @@ def generate(
         rows: Tensor, how: SamplingOptions, again: bool, held: Held | None
     ) -> Generated:
         decoding = Decoding(
-            model, z[rows], beta[rows], how, constraints, generator, held
+            model,
+            z[rows],
+            beta[rows],
+            how,
+            constraints,
+            generator,
+            held,
+            told=None if told is None else told[rows],
         )
         decoding.compositions()
         decoding.groups()
@@ -153,6 +164,7 @@ def required_compositions(
     num: int,
     *,
     beta: Tensor,
+    told: Tensor | None = None,
     options: SamplingOptions,
     constraints: Constraints,
     generator: torch.Generator | None,
@@ -169,6 +181,7 @@ def required_compositions(
         z: latent vectors ``(B, D)``, some for each that is wanted.
         num: how many are wanted.
         beta: β of each ``(B,)``.
+        told: properties of each ``(B, P)``.
         options: how to draw.
         constraints: what must hold.
         generator: source of randomness, on the CPU.
@@ -178,15 +191,16 @@ def required_compositions(
         keep.
     """
     elements, counts, weights = [], [], []
-    for own_z, own_beta in zip(z.split(num), beta.split(num)):
+    for rows in torch.arange(len(z), device=z.device).split(num):
         drawn = Decoding(
             model,
-            own_z,
-            own_beta,
+            z[rows],
+            beta[rows],
             options,
             constraints,
             generator,
             composition_only=True,
+            told=None if told is None else told[rows],
         )
         drawn.compositions()
         elements.append(drawn.element)

@@ -38,6 +38,7 @@ class Decoding:
         generator: source of randomness, on the CPU.
         held: what is kept of earlier drafts.
         composition_only: whether nothing but compositions will be decoded.
+        told: properties of each ``(B, P)``, NaN for what is not told.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Decoding:
         generator: torch.Generator | None,
         held: Held | None = None,
         composition_only: bool = False,
+        told: Tensor | None = None,
     ):
         self.decoder = model.decoder.eval()
         self.tables = model.tables
@@ -59,7 +61,7 @@ class Decoding:
         self.held = held
         required = sorted(constraints.required)
         self.required = torch.tensor(required, dtype=torch.long, device=z.device)
-        self.z = self.decoder.gated(z, beta)
+        self.z = self.decoder.gated(z, beta, told)
         self.bias = self.decoder.bias(self.z)
         config = self.decoder.config
         self.config = config

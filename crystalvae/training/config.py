@@ -24,6 +24,8 @@ class Source:
     geometry_beta_max: float | None = None
     """Largest β at which their cells and coordinates are learned. Above it, crystals
     whose geometry is a guess teach compositions, groups and what sits where."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Property → the name that it has in this set, where that differs."""
     share: float = 1.0
     """Share of its crystals that an epoch meets, the next ones in the next epoch."""
 
@@ -77,6 +79,9 @@ class TrainingConfig:
     the model learns to generate; a crystal with a smaller limit gets its limit."""
     beta_high: float = 0.3
     """Where that range begins."""
+    told_beta: float = 0.1
+    """Smallest β at which the decoder is told properties (``[[model.conditions]]``);
+    below, the latent says what a crystal is."""
     augment_share: float = 0.0
     """Share of crystals at β up to ``augment_beta`` that lose sites, likewise of those
     that get other elements, and of those that get other coordinates and cells."""

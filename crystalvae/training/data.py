@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -46,11 +47,14 @@ class Crystals:
     """Crystals of each source, and how many of them an epoch meets."""
     labels: Tensor | None = None
     """Property of each that was asked for ``(M,)``."""
+    told: Tensor | None = None
+    """Properties that a decoder is told ``(M, P)``, NaN where one is not known."""
 
     def to(self, device: torch.device | str) -> Crystals:
         """The same with crystals and labels on a device."""
         labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, store=self.store.to(device), labels=labels)
+        told = None if self.told is None else self.told.to(device)
+        return replace(self, store=self.store.to(device), labels=labels, told=told)
 
     def extent(self) -> dict[str, int | list[str]]:
         """Atoms of the largest primitive cell, ``max_atoms``, and all ``elements``."""
@@ -83,7 +87,11 @@ class Crystals:
 
 
 def load_sources(
-    sources: list[Source], root: Path, limits: DecoderConfig, label: str | None = None
+    sources: list[Source],
+    root: Path,
+    limits: DecoderConfig,
+    label: str | None = None,
+    told: Sequence[str] = (),
 ) -> Crystals:
     """Put data sets together, leaving out what the model cannot emit.
 
@@ -92,11 +100,12 @@ def load_sources(
         root: directory that their paths are relative to.
         limits: largest crystals of the decoder.
         label: a property that crystals must have; None asks for none.
+        told: properties that crystals may have.
 
     Raises:
         ConfigError: nothing is left, or a set has no such property.
     """
-    stores, caps, taken, labels = [], [], [], []
+    stores, caps, taken, labels, known = [], [], [], [], []
     for source in sources:
         dataset = PackedDataset(root / source.path)
         keep = np.ones(len(dataset), bool)
@@ -124,6 +133,13 @@ def load_sources(
         store = CrystalStore.from_packed(dataset, rows)
         if label is not None:
             labels.append(torch.tensor(dataset.properties[label][rows]).float())
+        unknown = np.full(len(dataset), np.nan)
+        columns = [
+            dataset.properties.get(source.columns.get(name, name), unknown)[rows]
+            for name in told
+        ]
+        if told:
+            known.append(torch.from_numpy(np.stack(columns, 1)).float())
         own = (source.beta_max, source.label_beta_max, source.geometry_beta_max)
         own = [inf if cap is None else cap for cap in own]
         stores.append(store)
@@ -141,7 +157,21 @@ def load_sources(
         BetaCaps(*torch.cat(caps).unbind(1)),
         taken,
         torch.cat(labels) if labels else None,
+        torch.cat(known) if known else None,
     )
+
+
+def require_known(crystals: Crystals, told: Sequence[str]) -> None:
+    """Refuse properties to tell that no crystal has.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for place, name in enumerate(told):
+        if not crystals.told[:, place].isfinite().any():
+            raise ConfigError(
+                f"no training crystal has the property {name!r} of [[model.conditions]]"
+            )
 
 
 def join_stores(stores: list[CrystalStore]) -> CrystalStore:

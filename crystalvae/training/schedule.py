@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from crystalvae.conditions import Condition
 from crystalvae.latent import LatentConfig
 from crystalvae.training.config import TrainingConfig
 
@@ -82,3 +84,28 @@ def draw_beta(
     beta = torch.exp(start + (high - start) * place)
     at_min = branch < options.beta_min_share
     return torch.where(at_min, torch.full_like(beta, latent.beta_min), beta)
+
+
+def draw_told(
+    values: Tensor,
+    conditions: Sequence[Condition],
+    beta: Tensor,
+    options: TrainingConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """Which properties of each crystal the decoder is told.
+
+    Args:
+        values: of the crystals ``(size, P)``.
+        conditions: say how often each is told.
+        beta: β of the crystals ``(size,)``; small ones need not be told.
+        options: give the smallest β.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        ``(size, P)``, NaN for what is not told.
+    """
+    shares = torch.tensor([condition.share for condition in conditions])
+    chosen = (torch.rand(values.shape, generator=generator) < shares).to(beta.device)
+    chosen &= (beta >= options.told_beta)[:, None]
+    return values.masked_fill(~chosen, math.nan)

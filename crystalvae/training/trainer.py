@@ -34,11 +34,12 @@ from crystalvae.training.checkpoint import (
     write_checkpoint,
 )
 from crystalvae.training.config import RunConfig
-from crystalvae.training.data import epoch_batches, load_sources
+from crystalvae.training.data import epoch_batches, load_sources, require_known
 from crystalvae.training.precision import fast_products, resolve_precision
 from crystalvae.training.rows import append_row, truncate_rows
 from crystalvae.training.schedule import (
     draw_beta,
+    draw_told,
     rate_at,
     share_done,
     warn_if_ended,
@@ -99,15 +100,17 @@ class Trainer:
         self.fabric.launch()
         torch.manual_seed(options.seed)
         limits = config.model.decoder
-        self.crystals = load_sources(config.data.train, root, limits)
-        self.val_store = load_sources(config.data.val, root, limits).store
+        asked = [condition.name for condition in config.model.conditions]
+        self.crystals = load_sources(config.data.train, root, limits, told=asked)
+        require_known(self.crystals, asked)
+        self.val = load_sources(config.data.val, root, limits, told=asked)
         model = CrystalVAE(config.model)
         self.source: CrystalVAE | None = None
         if config.init is not None:
             self.source = start_from(model, config.init, root)
         device = self.fabric.device
         self.crystals = self.crystals.to(device)
-        self.val_store = self.val_store.to(device)
+        self.val = self.val.to(device)
         species = self.crystals.store.comps["comp_element"].cpu()
         self.frequency = torch.bincount(species, minlength=MAX_Z).float().sqrt()
         self.model, self.optimizer = self.fabric.setup(model, self._optimizer(model))
@@ -142,6 +145,11 @@ class Trainer:
         beta = beta.to(batch.number.device)
         if options.augment_share > 0:
             batch = self._augment(batch, beta, generator)
+        told = self.crystals.told
+        if told is not None:
+            told = draw_told(
+                told[index], self.config.model.conditions, beta, options, generator
+            )
         noise = torch.randn(batch.distance.shape, generator=generator)
         noisy = batch.distance + options.distance_noise * noise.to(batch.distance)
         batch = dataclasses.replace(batch, distance=noisy.cummax(-1).values)
@@ -152,7 +160,7 @@ class Trainer:
         if options.anneal_steps:
             weight = beta * min(1.0, (step + 1) / options.anneal_steps)
         with fast_products(self.fabric.device):
-            objective = self.model(batch, beta, generator, dropout=dropout)
+            objective = self.model(batch, beta, generator, told=told, dropout=dropout)
             kl = objective.posterior.kl(options.free_bits)
             distortion = objective.distortion
             for parts, without in unlearned.items():
@@ -298,8 +306,9 @@ class Trainer:
         return batches[:usable][rank::world] or batches[:1]
 
     def _end_of_epoch(self, epoch: int, mean: dict[str, float], speed: float) -> None:
+        data, training = self.config.data, self.config.training
         report = validate(
-            self.model.module, self.fabric, self.val_store, self.config.data.max_val
+            self.model.module, self.fabric, self.val, data.max_val, training.told_beta
         )
         row = {
             "epoch": epoch + 1,

@@ -9,10 +9,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from crystalvae.batch import CrystalStore
 from crystalvae.decoder import PARTS
 from crystalvae.latent import Posterior
 from crystalvae.model import CrystalVAE
+from crystalvae.training.data import Crystals
 
 ACTIVE_VARIANCE = 0.01
 
@@ -51,8 +51,9 @@ def mutual_information(posterior: Posterior, z: Tensor) -> float:
 def validate(
     model: CrystalVAE,
     fabric: Fabric,
-    store: CrystalStore,
+    crystals: Crystals,
     max_crystals: int,
+    told_beta: float = 0.0,
     batch_size: int = 256,
 ) -> dict[str, float]:
     """Score validation crystals at the smallest, the middle and the largest β.
@@ -60,8 +61,9 @@ def validate(
     Args:
         model: in any mode; left in eval mode.
         fabric: gives the precision.
-        store: validation crystals.
+        crystals: to validate on.
         max_crystals: at most so many.
+        told_beta: smallest β at which the decoder is told their properties.
         batch_size: crystals at a time.
 
     Returns:
@@ -76,6 +78,7 @@ def validate(
         "mid": math.sqrt(latent.beta_min * latent.beta_max),
         "high": latent.beta_max,
     }
+    store, known = crystals.store, crystals.told
     order = np.random.default_rng(0).permutation(len(store))[:max_crystals]
     sizes = store.num_sites.cpu().numpy()[order]
     order = torch.from_numpy(order[np.argsort(sizes, kind="stable")])
@@ -90,7 +93,8 @@ def validate(
                 beta = model.beta_tensor(value, len(index))
                 posterior = model.encode_batch(batch, beta)
                 z = posterior.sample(generator)
-                parts = model.decoder(batch, z, beta)
+                told = None if known is None or value < told_beta else known[index]
+                parts = model.decoder(batch, z, beta, told=told)
             found.append((parts, posterior))
             sampled.append(z)
         posterior = Posterior(
