@@ -53,10 +53,14 @@ class ConditionEmbedding(nn.Module):
     Args:
         conditions: the properties.
         dim: latent dimensions D.
+        least_beta: smallest β at which anything is moved.
     """
 
-    def __init__(self, conditions: Sequence[Condition], dim: int):
+    def __init__(
+        self, conditions: Sequence[Condition], dim: int, least_beta: float = 0.0
+    ):
         super().__init__()
+        self.least_beta = least_beta
         scales = [min(c.scale, 1e6) for c in conditions]
         self.register_buffer("scale", torch.tensor(scales), persistent=False)
         ends = torch.tensor([[c.low, c.high] for c in conditions])
@@ -64,14 +68,20 @@ class ConditionEmbedding(nn.Module):
         self.linear = nn.Linear(LEVELS * len(conditions), dim, bias=False)
         nn.init.zeros_(self.linear.weight)
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Map values ``(B, P)``, NaN for what is not told, to shifts ``(B, D)``."""
+    def forward(self, values: Tensor, beta: Tensor) -> Tensor:
+        """Shifts ``(B, D)``.
+
+        Args:
+            values: of the properties ``(B, P)``, NaN for what is not told.
+            beta: β of each crystal ``(B,)``.
+        """
         low, high = torch.asinh(self.ends / self.scale[:, None]).unbind(1)
         place = torch.asinh(values.to(self.scale.device) / self.scale)
         place = ((place - low) / (high - low)).clamp(0, 1) * (LEVELS - 1)
         level = torch.arange(LEVELS, device=place.device)
         bumps = torch.exp(-0.5 * (place[..., None] - level) ** 2)
-        return self.linear(bumps.nan_to_num(0.0).flatten(1))
+        heard = (beta >= self.least_beta)[:, None, None]
+        return self.linear((bumps.nan_to_num(0.0) * heard).flatten(1))
 
 
 Told = Mapping[str, float | Sequence[float]]

@@ -93,6 +93,7 @@ class Decoder(nn.Module):
         latent: the latent space that conditions it.
         tables: symmetry tables, shared with the encoder.
         conditions: properties that it can be told.
+        told_beta: smallest β at which it listens.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Decoder(nn.Module):
         latent: LatentConfig,
         tables: WyckoffTables,
         conditions: Sequence[Condition] = (),
+        told_beta: float = 0.0,
     ):
         super().__init__()
         self.config = config
@@ -108,9 +110,8 @@ class Decoder(nn.Module):
         dim = config.dim
         self.beta_features = BetaFeatures(latent)
         self.gate = nn.Linear(BetaFeatures.dim, latent.dim)
-        self.conditions = None
-        if conditions:
-            self.conditions = ConditionEmbedding(conditions, latent.dim)
+        listens = ConditionEmbedding(conditions, latent.dim, told_beta)
+        self.conditions = listens if conditions else None
         self.beta = nn.Linear(BetaFeatures.dim, dim)
         self.prefix = nn.Linear(latent.dim, config.num_prefix * dim)
         self.bias = nn.Linear(latent.dim, dim)
@@ -139,7 +140,7 @@ class Decoder(nn.Module):
     def gated(self, z: Tensor, beta: Tensor, told: Tensor | None = None) -> Tensor:
         """The latent scaled by the gate for β and moved by what is told, ``(B, D)``."""
         scaled = z * 2 * torch.sigmoid(self.gate(self.beta_features(beta)))
-        return scaled if told is None else scaled + self.conditions(told)
+        return scaled if told is None else scaled + self.conditions(told, beta)
 
     def _slots(self, kind: str, count: int) -> Tensor:
         start = {

@@ -58,6 +58,8 @@ class ModelConfig:
     """The prior from which latents are drawn."""
     conditions: list[Condition] = field(default_factory=list)
     """Properties that the decoder can be told."""
+    told_beta: float = 0.1
+    """Smallest β at which it listens; below, the latent says what a crystal is."""
 
 
 @dataclass
@@ -96,7 +98,11 @@ class CrystalVAE(nn.Module):
         self.encoder = build_encoder(config.encoder.name, encoder_config, self.tables)
         self.posterior = PosteriorHead(config.latent, self.tables, self.encoder.out_dim)
         self.decoder = Decoder(
-            config.decoder, config.latent, self.tables, config.conditions
+            config.decoder,
+            config.latent,
+            self.tables,
+            config.conditions,
+            config.told_beta,
         )
         self.prior = (
             LatentFlow(config.prior, config.latent)

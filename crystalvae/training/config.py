@@ -79,9 +79,6 @@ class TrainingConfig:
     the model learns to generate; a crystal with a smaller limit gets its limit."""
     beta_high: float = 0.3
     """Where that range begins."""
-    told_beta: float = 0.1
-    """Smallest β at which the decoder is told properties (``[[model.conditions]]``);
-    below, the latent says what a crystal is."""
     augment_share: float = 0.0
     """Share of crystals at β up to ``augment_beta`` that lose sites, likewise of those
     that get other elements, and of those that get other coordinates and cells."""

@@ -89,8 +89,6 @@ def draw_beta(
 def draw_told(
     values: Tensor,
     conditions: Sequence[Condition],
-    beta: Tensor,
-    options: TrainingConfig,
     generator: torch.Generator,
 ) -> Tensor:
     """Which properties of each crystal the decoder is told.
@@ -98,14 +96,11 @@ def draw_told(
     Args:
         values: of the crystals ``(size, P)``.
         conditions: say how often each is told.
-        beta: β of the crystals ``(size,)``; small ones need not be told.
-        options: give the smallest β.
         generator: source of randomness, on the CPU.
 
     Returns:
         ``(size, P)``, NaN for what is not told.
     """
     shares = torch.tensor([condition.share for condition in conditions])
-    chosen = (torch.rand(values.shape, generator=generator) < shares).to(beta.device)
-    chosen &= (beta >= options.told_beta)[:, None]
-    return values.masked_fill(~chosen, math.nan)
+    chosen = torch.rand(values.shape, generator=generator) < shares
+    return values.masked_fill(~chosen.to(values.device), math.nan)

@@ -147,9 +147,7 @@ class Trainer:
             batch = self._augment(batch, beta, generator)
         told = self.crystals.told
         if told is not None:
-            told = draw_told(
-                told[index], self.config.model.conditions, beta, options, generator
-            )
+            told = draw_told(told[index], self.config.model.conditions, generator)
         noise = torch.randn(batch.distance.shape, generator=generator)
         noisy = batch.distance + options.distance_noise * noise.to(batch.distance)
         batch = dataclasses.replace(batch, distance=noisy.cummax(-1).values)
@@ -306,9 +304,8 @@ class Trainer:
         return batches[:usable][rank::world] or batches[:1]
 
     def _end_of_epoch(self, epoch: int, mean: dict[str, float], speed: float) -> None:
-        data, training = self.config.data, self.config.training
         report = validate(
-            self.model.module, self.fabric, self.val, data.max_val, training.told_beta
+            self.model.module, self.fabric, self.val, self.config.data.max_val
         )
         row = {
             "epoch": epoch + 1,

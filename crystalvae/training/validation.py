@@ -53,7 +53,6 @@ def validate(
     fabric: Fabric,
     crystals: Crystals,
     max_crystals: int,
-    told_beta: float = 0.0,
     batch_size: int = 256,
 ) -> dict[str, float]:
     """Score validation crystals at the smallest, the middle and the largest β.
@@ -63,7 +62,6 @@ def validate(
         fabric: gives the precision.
         crystals: to validate on.
         max_crystals: at most so many.
-        told_beta: smallest β at which the decoder is told their properties.
         batch_size: crystals at a time.
 
     Returns:
@@ -93,7 +91,7 @@ def validate(
                 beta = model.beta_tensor(value, len(index))
                 posterior = model.encode_batch(batch, beta)
                 z = posterior.sample(generator)
-                told = None if known is None or value < told_beta else known[index]
+                told = None if known is None else known[index]
                 parts = model.decoder(batch, z, beta, told=told)
             found.append((parts, posterior))
             sampled.append(z)

@@ -1,0 +1,220 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from crystalvae.cli import main
+from crystalvae.conditions import Condition, ConditionEmbedding, told_values
+from crystalvae.config import from_dict
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.packed import pack, write_packed
+from crystalvae.decoder import PARTS
+from crystalvae.errors import ConfigError
+from crystalvae.model import CrystalVAE
+from crystalvae.training.config import RunConfig, Source
+from crystalvae.training.data import load_sources
+from crystalvae.training.schedule import draw_told
+from crystalvae.training.trainer import Trainer
+from tests.conftest import REFERENCE, TINY_OPTIONS
+
+GAP = Condition("gap", low=0.0, high=8.0, scale=0.5)
+HULL = Condition("e_above_hull", low=0.0, high=0.5, scale=0.05, share=0.9)
+FREE = 1.0
+"""β at which a decoder listens."""
+
+
+def embedding(conditions=(GAP, HULL), least_beta=0.0):
+    made = ConditionEmbedding(conditions, 5, least_beta)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(made.linear.weight)
+    return made
+
+
+def shift(values, beta=FREE, **options):
+    values = torch.tensor(values, dtype=torch.float)
+    return embedding(**options)(values, torch.full((len(values),), beta))
+
+
+def test_what_is_not_told_moves_nothing():
+    nothing, one, both = shift([[math.nan] * 2, [2.0, math.nan], [2.0, 0.1]])
+    assert not nothing.any() and one.any()
+    only = shift([[math.nan, 0.1]])[0]
+    torch.testing.assert_close(both, one + only)
+
+
+def test_values_beyond_the_ends_are_the_ends_and_others_are_told_apart():
+    low, under, high, over = shift([[0.0, 0], [-3.0, 0], [8.0, 0], [80.0, 0]])
+    torch.testing.assert_close(low, under)
+    torch.testing.assert_close(high, over)
+    grid = shift([[gap, 0.0] for gap in np.linspace(0, 8, 9)])
+    apart = torch.cdist(grid, grid) + 10 * torch.eye(9)
+    assert apart.min() > 0.1
+
+
+def test_it_is_finer_where_the_scale_says():
+    near, step = shift([[math.nan, 0.0], [math.nan, 0.02]])
+    far, same_step = shift([[math.nan, 0.40], [math.nan, 0.42]])
+    assert (near - step).norm() > 3 * (far - same_step).norm()
+
+
+def test_a_decoder_listens_from_a_beta_upwards():
+    assert shift([[1.0, 0.0]], beta=0.1, least_beta=0.1).any()
+    assert not shift([[1.0, 0.0]], beta=0.09, least_beta=0.1).any()
+
+
+def test_quantiles_are_drawn_from_evenly():
+    generator = torch.Generator().manual_seed(0)
+    told = {"gap": [0.0, 1.0, 8.0]}
+    values = told_values([GAP, HULL], told, 4000, generator)
+    assert values[:, 1].isnan().all()
+    gap = values[:, 0]
+    assert gap.min() >= 0 and gap.max() <= 8
+    assert float((gap < 1).float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert float((gap < 4.5).float().mean()) == pytest.approx(0.75, abs=0.03)
+
+
+def test_values_that_a_model_does_not_know_are_refused():
+    assert told_values([GAP], {}, 3) is None
+    assert told_values([GAP], {"gap": 2}, 3).tolist() == [[2.0]] * 3
+    for told in ({"gap": 9.0}, {"gap": math.nan}, {"gap": [0.0, 9.0]}):
+        with pytest.raises(ConfigError, match="gap goes from 0 to 8"):
+            told_values([GAP], told, 3)
+    with pytest.raises(ConfigError, match="'bandgap'; it knows gap"):
+        told_values([GAP], {"bandgap": 1.0}, 3)
+    for wrong in ({"low": 2.0, "high": 1.0}, {"scale": 0.0}, {"share": 0.0}):
+        with pytest.raises(ValueError, match="gap"):
+            Condition("gap", **wrong)
+
+
+def test_each_property_is_told_as_often_as_its_share_says():
+    values = torch.zeros(5000, 2)
+    values[:1000] = math.nan
+    told = draw_told(values, [GAP, HULL], torch.Generator().manual_seed(0))
+    assert told[:1000].isnan().all()
+    shares = told[1000:].isfinite().double().mean(0)
+    np.testing.assert_allclose(shares, [0.5, 0.9], atol=0.03)
+    both = told[1000:].isfinite().all(1).double().mean()
+    assert float(both) == pytest.approx(0.45, abs=0.03)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Rock salt with a gap of 6, caesium chloride with one of 1."""
+    wanted = {"NaCl": 6.0, "CsCl": 1.0}
+    named = {
+        AsymmetricUnit.from_structure(s).formula: AsymmetricUnit.from_structure(s)
+        for s, _ in REFERENCE.values()
+    }
+    crystals = [named[formula] for formula in wanted] * 32
+    path = tmp_path_factory.mktemp("data") / "two"
+    gaps = np.array(list(wanted.values()) * 32)
+    write_packed(path, pack(crystals), list(map(str, range(64))), {"own_gap": gaps})
+    return path
+
+
+def run_config(dataset, **model):
+    source = {"path": str(dataset), "columns": {"gap": "own_gap"}}
+    return from_dict(
+        RunConfig,
+        {
+            "data": {"train": [source], "val": [source]},
+            "model": {
+                "encoder": {"name": "gated", "options": TINY_OPTIONS},
+                "latent": {"dim": 8, "hidden_dim": 16, "pair_dim": 8, "beta_max": 3.0},
+                "decoder": {"dim": 32, "num_layers": 1, "num_heads": 4},
+                "conditions": [{"name": "gap", "high": 8.0, "share": 0.8}],
+            }
+            | model,
+            "training": {
+                "epochs": 120,
+                "batch_size": 64,
+                "warmup_steps": 5,
+                "learning_rate": 1e-2,
+                "precision": "32-true",
+                "beta_min_share": 0.1,
+                "beta_high_share": 0.8,
+                "validate_every": 60,
+            },
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run")
+    best = Trainer(run_config(dataset), output, output, accelerator="cpu").fit()
+    return best
+
+
+def test_draws_have_what_they_were_told(trained):
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
+
+    def share_of_caesium(**conditions):
+        from crystalvae.design.sample import raw_draws
+
+        drawn = raw_draws(model, 200, beta=3.0, conditions=conditions)
+        return np.mean([55 in c.composition for c in drawn if c is not None])
+
+    assert share_of_caesium(gap=1.0) > 0.9
+    assert share_of_caesium(gap=6.0) < 0.1
+    assert 0.2 < share_of_caesium() < 0.8
+
+
+def test_sample_takes_conditions(trained, tmp_path):
+    output = tmp_path / "out"
+    options = ["-n", "8", "--beta", "3", "--raw", "--no-progress", "-o", str(output)]
+    assert main(["sample", str(trained), "--condition", "gap=1", *options]) == 0
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["conditions"] == {"gap": 1.0}
+    for wrong in ("gap=99", "colour=1"):
+        assert main(["sample", str(trained), "--condition", wrong, *options]) == 1
+
+
+def test_a_card_says_what_is_told_by_default(trained):
+    from crystalvae.design.settings import sampling_defaults
+
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
+    model.card["sampling"] = {"conditions": {"gap": [0.0, 1.0, 6.0]}}
+    assert sampling_defaults(model)["conditions"] == {"gap": [0.0, 1.0, 6.0]}
+    assert sampling_defaults(model, conditions={"gap": 2})["conditions"] == {"gap": 2}
+
+
+def test_a_model_that_gets_conditions_begins_as_it_was(dataset, trained, tmp_path):
+    deaf = run_config(dataset, conditions=[])
+    source = CrystalVAE(deaf.model)
+    source.save_pretrained(tmp_path / "deaf")
+    config = dataclasses.replace(run_config(dataset), init=str(tmp_path / "deaf"))
+    begun = Trainer(config, tmp_path, tmp_path / "run", accelerator="cpu")
+    model = begun.model.module.eval()
+    batch = begun.crystals.store.batch(torch.arange(8))
+    beta, z = torch.full((8,), FREE), torch.randn(8, 8)
+    told = torch.full((8, 1), 3.0)
+    with torch.no_grad():
+        quiet = model.decoder(batch, z, beta)
+        heard = model.decoder(batch, z, beta, told=told)
+        before = CrystalVAE.from_pretrained(tmp_path / "deaf", device="cpu").decoder(
+            batch, z, beta
+        )
+    for part in PARTS:
+        torch.testing.assert_close(heard[part], quiet[part])
+        torch.testing.assert_close(before[part], quiet[part])
+    config = dataclasses.replace(config, init=str(trained))
+    again = Trainer(config, tmp_path, tmp_path / "more", accelerator="cpu").model
+    assert again.module.decoder.conditions.linear.weight.any()
+
+
+def test_properties_that_no_crystal_has_are_refused(dataset, tmp_path):
+    config = run_config(dataset, conditions=[{"name": "colour"}])
+    with pytest.raises(ConfigError, match="no training crystal has .*'colour'"):
+        Trainer(config, tmp_path, tmp_path, accelerator="cpu")
+
+
+def test_what_a_set_does_not_know_is_not_told(dataset, tmp_path):
+    limits = run_config(dataset).model.decoder
+    sources = [Source(str(dataset)), Source(str(dataset), columns={"gap": "own_gap"})]
+    told = load_sources(sources, tmp_path, limits, told=["gap"]).told[:, 0]
+    assert told[:64].isnan().all()
+    assert sorted(set(told[64:].tolist())) == [1.0, 6.0]
