@@ -6,14 +6,13 @@ still to be placed enters every step after the group and bounds every choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from crystalvae.batch import CrystalBatch
-from crystalvae.conditions import Condition, ConditionEmbedding
+from crystalvae.conditions import ConditionEmbedding
 from crystalvae.errors import ConfigError
 from crystalvae.heads.composition import CompositionHead
 from crystalvae.heads.coordinates import CoordinateHead
@@ -92,8 +91,7 @@ class Decoder(nn.Module):
         config: sizes.
         latent: the latent space that conditions it.
         tables: symmetry tables, shared with the encoder.
-        conditions: properties that it can be told.
-        told_beta: smallest β at which it listens.
+        conditions: what it can be told; None is nothing.
     """
 
     def __init__(
@@ -101,8 +99,7 @@ class Decoder(nn.Module):
         config: DecoderConfig,
         latent: LatentConfig,
         tables: WyckoffTables,
-        conditions: Sequence[Condition] = (),
-        told_beta: float = 0.0,
+        conditions: ConditionEmbedding | None = None,
     ):
         super().__init__()
         self.config = config
@@ -110,8 +107,7 @@ class Decoder(nn.Module):
         dim = config.dim
         self.beta_features = BetaFeatures(latent)
         self.gate = nn.Linear(BetaFeatures.dim, latent.dim)
-        listens = ConditionEmbedding(conditions, latent.dim, told_beta)
-        self.conditions = listens if conditions else None
+        self.conditions = conditions
         self.beta = nn.Linear(BetaFeatures.dim, dim)
         self.prefix = nn.Linear(latent.dim, config.num_prefix * dim)
         self.bias = nn.Linear(latent.dim, dim)
@@ -137,10 +133,9 @@ class Decoder(nn.Module):
         for embedding in (self.species, self.count, self.group):
             nn.init.normal_(embedding.weight, std=0.3)
 
-    def gated(self, z: Tensor, beta: Tensor, told: Tensor | None = None) -> Tensor:
-        """The latent scaled by the gate for β and moved by what is told, ``(B, D)``."""
-        scaled = z * 2 * torch.sigmoid(self.gate(self.beta_features(beta)))
-        return scaled if told is None else scaled + self.conditions(told, beta)
+    def gated(self, z: Tensor, beta: Tensor) -> Tensor:
+        """Scale the latent by the decoder's gate for β, ``(B, D)``."""
+        return z * 2 * torch.sigmoid(self.gate(self.beta_features(beta)))
 
     def _slots(self, kind: str, count: int) -> Tensor:
         start = {
@@ -296,7 +291,9 @@ class Decoder(nn.Module):
             ``(B,)`` for each name in :data:`PARTS`.
         """
         config = self.config
-        z = self.gated(z, beta, told)
+        z = self.gated(z, beta)
+        if told is not None:
+            z = z + self.conditions(told, beta)
         size, slots = batch.site_mask.shape
         num_elements = (batch.comp_element > 0).sum(1)
         number, mask = batch.number, batch.site_mask

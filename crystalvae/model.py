@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crystalvae.batch import CrystalBatch, CrystalStore
-from crystalvae.conditions import Condition
+from crystalvae.conditions import Condition, ConditionEmbedding
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.decoder import PARTS, Decoder, DecoderConfig
 from crystalvae.encoders import ENCODERS, build_encoder, orbit_data
@@ -97,13 +97,12 @@ class CrystalVAE(nn.Module):
             raise ConfigError(f"encoder {config.encoder.name!r}: {error}") from error
         self.encoder = build_encoder(config.encoder.name, encoder_config, self.tables)
         self.posterior = PosteriorHead(config.latent, self.tables, self.encoder.out_dim)
-        self.decoder = Decoder(
-            config.decoder,
-            config.latent,
-            self.tables,
-            config.conditions,
-            config.told_beta,
-        )
+        listens = None
+        if config.conditions:
+            listens = ConditionEmbedding(
+                config.conditions, config.latent.dim, config.told_beta
+            )
+        self.decoder = Decoder(config.decoder, config.latent, self.tables, listens)
         self.prior = (
             LatentFlow(config.prior, config.latent)
             if config.prior.name == "flow"

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         element_shares(crystal.composition for crystal in crystals),
         beta=how["beta"],
         options=sampling_options(model, how),
+        conditions=how["conditions"],
         match=args.match,
         rounds=args.rounds,
         num=args.n,

@@ -214,6 +214,13 @@ def add_condition_option(parser: argparse.ArgumentParser) -> None:
         "band_gap=2,e_above_hull=0; `info` says which a model knows (the model's own "
         "choice)",
     )
+    parser.add_argument(
+        "--condition-strength",
+        type=number,
+        metavar="S",
+        help="by how much that counts; above 1 draws obey better and are less diverse "
+        "(the model's own choice)",
+    )
 
 
 def add_refine_option(parser: argparse.ArgumentParser) -> None:
@@ -294,5 +301,6 @@ def draw_options(args: argparse.Namespace) -> dict:
         "stop_bias": args.stop_bias,
         "element_bias": args.element_bias,
         "conditions": args.condition,
+        "condition_strength": args.condition_strength,
         "refine": args.refine,
     }

@@ -25,6 +25,7 @@ def sampling_defaults(
     stop_bias: float | None = None,
     element_bias: dict[str, float] | None = None,
     conditions: Told | None = None,
+    condition_strength: float | None = None,
     refine: dict[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """How to draw: what is asked for, and otherwise what the model's card recommends.
@@ -40,6 +41,7 @@ def sampling_defaults(
         element_bias: likewise, but what is asked for is added to the card's.
         conditions: what the decoder is told; of other properties it is told what the
             card says.
+        condition_strength: of :class:`~crystalvae.generation.SamplingOptions`.
         refine: of :func:`refinement_of`.
 
     Returns:
@@ -57,6 +59,8 @@ def sampling_defaults(
     biases.update(element_bias or {})
     if beta is None:
         beta = chosen.get("beta", model.config.latent.beta_max)
+    if condition_strength is None:
+        condition_strength = chosen.get("condition_strength", 1.0)
     if temperature is None:
         temperature = chosen.get("temperature", 1.0)
     return {
@@ -66,6 +70,7 @@ def sampling_defaults(
         "stop_bias": float(stop_bias),
         "element_bias": dict(biases),
         "conditions": {**chosen.get("conditions", {}), **(conditions or {})},
+        "condition_strength": float(condition_strength),
         "refine": asdict(refinement_of(model, refine)),
     }
 
@@ -83,7 +88,13 @@ def sampling_options(
         how: what that function returns.
         **others: further fields.
     """
-    names = ("temperature", "part_temperature", "stop_bias", "element_bias")
+    names = (
+        "temperature",
+        "part_temperature",
+        "stop_bias",
+        "element_bias",
+        "condition_strength",
+    )
     asked = {name: how[name] for name in names}
     unseen = dict.fromkeys(unseen_elements(model), -float(MOST_BIAS))
     asked["element_bias"] = unseen | how["element_bias"]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
 
 
+MOST_STRENGTH = 10
+"""Most that properties may count."""
 MOST_BIAS = 50
 """Largest bias of a logit; a choice of that much less is never made."""
 
@@ -53,6 +55,9 @@ class SamplingOptions:
     element_bias: dict[str, float] = field(default_factory=dict)
     """Added to the logits of elements, before the temperature; what is not named has
     0. See :func:`crystalvae.training.calibrate.calibrate_elements`."""
+    condition_strength: float = 1.0
+    """By how much what is told of properties counts. Above 1 draws obey it better and
+    are less diverse."""
     attempts: int = 6
     """Redraws of a site that collides, before it is given up."""
     restarts: int = 3
@@ -74,6 +79,8 @@ class SamplingOptions:
                 raise ConfigError(f"a temperature is a number from 0, not {value!r}")
         if not is_share(self.top_p):
             raise ConfigError(f"top_p is above 0 and at most 1, not {self.top_p!r}")
+        if not 0 <= self.condition_strength <= MOST_STRENGTH:
+            raise ConfigError(f"the condition strength goes from 0 to {MOST_STRENGTH}")
         if not abs(self.stop_bias) <= MOST_BIAS:
             raise ConfigError(f"the stop bias goes from -{MOST_BIAS} to {MOST_BIAS}")
         for symbol, bias in self.element_bias.items():

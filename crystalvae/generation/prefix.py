@@ -61,7 +61,10 @@ class Decoding:
         self.held = held
         required = sorted(constraints.required)
         self.required = torch.tensor(required, dtype=torch.long, device=z.device)
-        self.z = self.decoder.gated(z, beta, told)
+        self.z = self.decoder.gated(z, beta)
+        if told is not None:
+            shift = self.decoder.conditions(told, beta)
+            self.z = self.z + options.condition_strength * shift
         self.bias = self.decoder.bias(self.z)
         config = self.decoder.config
         self.config = config

@@ -11,6 +11,7 @@ from ase.data import atomic_masses, chemical_symbols
 from torch import Tensor
 from tqdm import tqdm
 
+from crystalvae.conditions import Told, told_values
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions
 from crystalvae.generation.options import MOST_BIAS
@@ -56,6 +57,7 @@ def calibrate_elements(
     *,
     beta: float,
     options: SamplingOptions,
+    conditions: Told | None = None,
     match: str = "mass",
     rounds: int = 12,
     num: int = 16384,
@@ -79,6 +81,7 @@ def calibrate_elements(
         shares: what is wanted, of :func:`element_shares`.
         beta: β of the draws.
         options: how draws are made; their element bias is the start.
+        conditions: what the decoder is told.
         match: ``mass``, a bias proportional to the atomic mass with which its mean, and
             so the density, is right; or ``elements``, the share of each element.
         rounds: how often.
@@ -105,7 +108,14 @@ def calibrate_elements(
     for turn in tqdm(range(rounds), unit="round", disable=None if progress else True):
         biased = dataclasses.replace(options, element_bias=_named(bias))
         found = element_shares(
-            draw_compositions(model, num, beta=beta, options=biased, seed=seed + turn)
+            draw_compositions(
+                model,
+                num,
+                beta=beta,
+                options=biased,
+                conditions=conditions,
+                seed=seed + turn,
+            )
         )
         if match == "mass":
             spread = found @ (mass - found @ mass).square()
@@ -129,7 +139,13 @@ def calibrate_elements(
 
 @torch.no_grad()
 def draw_compositions(
-    model: CrystalVAE, num: int, *, beta: float, options: SamplingOptions, seed: int
+    model: CrystalVAE,
+    num: int,
+    *,
+    beta: float,
+    options: SamplingOptions,
+    conditions: Told | None = None,
+    seed: int,
 ) -> list[dict[int, int]]:
     """Compositions alone of draws from the prior, atomic number → count.
 
@@ -138,6 +154,7 @@ def draw_compositions(
         num: how many.
         beta: the knob.
         options: how to draw.
+        conditions: what the decoder is told.
         seed: any integer.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -146,7 +163,16 @@ def draw_compositions(
         size = min(BATCH, num - len(found))
         z = model.prior_sample(size, beta=beta, generator=generator)
         decoding = Decoding(
-            model, z, model.beta_tensor(beta, size), options, Constraints(), generator
+            model,
+            z,
+            model.beta_tensor(beta, size),
+            options,
+            Constraints(),
+            generator,
+            composition_only=True,
+            told=told_values(
+                model.config.conditions, conditions or {}, size, generator
+            ),
         )
         decoding.compositions()
         rows = zip(decoding.element.tolist(), decoding.count.tolist())
