@@ -12,6 +12,10 @@ from crystalvae.config import from_dict
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import pack, write_packed
 from crystalvae.decoder import PARTS
+from crystalvae.design.neighbors import draw_around
+from crystalvae.design.ranking import log_likelihoods
+from crystalvae.design.sample import raw_draws
+from crystalvae.design.settings import sampling_defaults
 from crystalvae.errors import ConfigError
 from crystalvae.model import CrystalVAE
 from crystalvae.training.config import RunConfig, Source
@@ -154,8 +158,6 @@ def test_draws_have_what_they_were_told(trained):
     model = CrystalVAE.from_pretrained(trained, device="cpu")
 
     def share_of_caesium(**conditions):
-        from crystalvae.design.sample import raw_draws
-
         drawn = raw_draws(model, 200, beta=3.0, conditions=conditions)
         return np.mean([55 in c.composition for c in drawn if c is not None])
 
@@ -174,13 +176,67 @@ def test_sample_takes_conditions(trained, tmp_path):
         assert main(["sample", str(trained), "--condition", wrong, *options]) == 1
 
 
-def test_a_card_says_what_is_told_by_default(trained):
-    from crystalvae.design.settings import sampling_defaults
-
+def test_a_card_says_what_is_told_by_default(trained, capsys, tmp_path):
     model = CrystalVAE.from_pretrained(trained, device="cpu")
-    model.card["sampling"] = {"conditions": {"gap": [0.0, 1.0, 6.0]}}
-    assert sampling_defaults(model)["conditions"] == {"gap": [0.0, 1.0, 6.0]}
+    quantiles = [0.0, 1.0, 6.0]
+    model.card["sampling"] = {"conditions": {"gap": quantiles}}
+    model.card["likely_stable_sampling"] = {
+        "conditions": {"gap": 6.0},
+        "condition_strength": 2.0,
+    }
+    plain = sampling_defaults(model)
+    assert plain["conditions"] == {"gap": quantiles}
+    assert plain["condition_strength"] == 1
     assert sampling_defaults(model, conditions={"gap": 2})["conditions"] == {"gap": 2}
+    choosy = sampling_defaults(model, likely_stable=0.8)
+    assert choosy["conditions"] == {"gap": 6.0}
+    assert choosy["condition_strength"] == 2
+    model.save_pretrained(tmp_path)
+    assert main(["info", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "can be told     gap 0 to 8" in said
+    assert "gap as in the data (0 to 6)" in said
+
+
+def test_predictions_and_neighbours_are_told_what_is_due_for_them(trained):
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
+    salt = next(
+        AsymmetricUnit.from_structure(s)
+        for s, _ in REFERENCE.values()
+        if s.composition.reduced_formula == "NaCl"
+    )
+
+    def nats(gap):
+        model.card["prediction_conditions"] = {"gap": gap}
+        return log_likelihoods(model, [salt])[0]
+
+    assert nats(6.0) > nats(1.0) + 1
+
+    def share_of_sodium(gap):
+        model.card["design_conditions"] = {"gap": gap}
+        posterior = model.encode([salt], 3.0)
+        drawn, _ = draw_around(model, posterior, 60, beta=3.0, raw=True)
+        return np.mean([11 in draw.crystal.composition for draw in drawn])
+
+    assert share_of_sodium(6.0) > 0.9
+    assert share_of_sodium(1.0) < 0.1
+
+
+def test_the_more_conditions_count_the_better_they_are_obeyed(trained):
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
+
+    def share_of_caesium(strength):
+        drawn = raw_draws(
+            model, 300, beta=3.0, conditions={"gap": 1.0}, condition_strength=strength
+        )
+        return np.mean([55 in c.composition for c in drawn if c is not None])
+
+    free = np.mean([55 in c.composition for c in raw_draws(model, 300, beta=3.0) if c])
+    nothing, little, all_of_it = map(share_of_caesium, (0.0, 0.3, 1.0))
+    assert nothing == pytest.approx(free, abs=0.02)
+    assert nothing + 0.1 < little < all_of_it
+    with pytest.raises(ConfigError, match="strength goes from 0 to 10"):
+        share_of_caesium(11.0)
 
 
 def test_a_model_that_gets_conditions_begins_as_it_was(dataset, trained, tmp_path):

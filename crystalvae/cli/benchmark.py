@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from crystalvae.cli.options import add_draw_options, add_machine_options, draw_options
+from crystalvae.cli.options import (
+    add_draw_options,
+    add_machine_options,
+    draw_options,
+    named,
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -20,7 +25,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--reference", help="data set whose distributions are the target (held out)"
     )
-    parser.add_argument("--train", help="data set against which novelty is judged")
+    parser.add_argument(
+        "--train",
+        action="append",
+        metavar="DATA",
+        help="data set against which novelty is judged; may be given several times",
+    )
     parser.add_argument(
         "-n", type=int, default=1000, help="draws, or structures used (%(default)s)"
     )
@@ -62,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--coverage needs a --reference")
     if args.coverage is not None:
         require_featurizers()
-    reference, train = (
-        None if path is None else usable_crystals(path)
-        for path in (args.reference, args.train)
-    )
+    reference = None if args.reference is None else usable_crystals(args.reference)
+    train = None
+    if args.train is not None:
+        train = [crystal for path in args.train for crystal in usable_crystals(path)]
     drawn = args.input in shipped_models() or (Path(args.input) / CONFIG_FILE).exists()
     asked = [*draw_options(args).values(), args.prior]
     if not drawn and any(option is not None for option in asked):
@@ -78,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         "n": args.n,
         "seed": args.seed,
         "reference": args.reference,
-        "train": args.train,
+        "train": named(args.train),
     }
     if drawn:
         model = CrystalVAE.from_pretrained(args.input, device=args.device)
@@ -118,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         metrics.update(coverage(own, target, cutoffs, len(crystals)))
         if train is not None:
             known = chance.sample(train, min(len(train), len(crystals)))
-            own = features(known, _home(args.train, directory))
+            own = features(known, _home(args.train[0], directory))
             floor.update(coverage(own, target, cutoffs, len(known)))
     table = metrics_table(metrics, floor)
     content = {"settings": settings, "metrics": metrics, "data": floor}

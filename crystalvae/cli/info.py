@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crystalvae.conditions import Condition
     from crystalvae.model import CrystalVAE
 
 LABEL = 16
@@ -88,6 +89,7 @@ def described(name: str, model: CrystalVAE) -> dict[str, str]:
         "largest size": largest and f"{largest} atoms in the primitive cell",
         "beta": f"{config.latent.beta_min:g} to {config.latent.beta_max:g}; "
         f"{how['beta']:g} to sample, {default_beta(model):g} to search around crystals",
+        "can be told": _conditions(config.conditions),
         "sampling": _sampling(how),
         "refinement": _refinement(how["refine"]),
         **_metrics(card.get("metrics", {})),
@@ -138,7 +140,23 @@ def _sampling(how: dict[str, Any]) -> str:
     if biases := how["element_bias"]:
         low, high = min(biases.values()), max(biases.values())
         parts.append(f"element bias {low:g} to {high:g}")
+    parts += [
+        f"{name} {_told(value)}"
+        for name, value in how["conditions"].items()
+        if value is not None
+    ]
     return ", ".join(parts)
+
+
+def _told(value: float | list[float]) -> str:
+    if isinstance(value, (int, float)):
+        return f"{value:g}"
+    return f"as in the data ({min(value):g} to {max(value):g})"
+
+
+def _conditions(conditions: list[Condition]) -> str:
+    ranges = [f"{c.name} {c.low:g} to {c.high:g}" for c in conditions]
+    return ", ".join(ranges)
 
 
 def _refinement(refine: dict[str, Any]) -> str:

@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         distortions=args.distortions,
         seed=args.seed,
         refine=args.refine,
+        conditions=args.condition,
+        condition_strength=args.condition_strength,
         likely_stable=args.likely_stable,
         constraints=constraints,
         progress=args.progress,

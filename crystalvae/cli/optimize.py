@@ -154,6 +154,8 @@ def run(args: argparse.Namespace) -> int:
             temperature=args.temperature,
             seed=args.seed,
             refine=args.refine,
+            conditions=args.condition,
+            condition_strength=args.condition_strength,
             likely_stable=args.likely_stable,
             constraints=constraints,
             num_workers=args.workers,

@@ -174,6 +174,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperature", type=number, default=1.0, help="of every choice (%(default)s)"
     )
+    add_condition_option(parser)
     add_likely_stable_option(parser)
     add_refine_option(parser)
 
@@ -181,13 +182,15 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 def search_settings(args: argparse.Namespace, model: CrystalVAE) -> dict[str, Any]:
     """What :func:`add_search_options` was given, or stands for it, for summaries."""
     from crystalvae.design.neighbors import default_beta
-    from crystalvae.design.settings import refinement_of
+    from crystalvae.design.settings import design_conditions, refinement_of
 
     return {
         "seed": args.seed,
         "beta": default_beta(model) if args.beta is None else args.beta,
         "spread": args.spread,
         "temperature": args.temperature,
+        "conditions": {**design_conditions(model), **(args.condition or {})},
+        "condition_strength": args.condition_strength,
         "likely_stable": args.likely_stable,
         "refine": asdict(refinement_of(model, args.refine, purpose="design")),
     }

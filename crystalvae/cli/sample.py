@@ -126,7 +126,9 @@ def run(args: argparse.Namespace) -> int:
         "top_p": args.top_p,
         "likely_stable": args.likely_stable,
         "unlisted": named(args.unlisted),
-        **sampling_defaults(model, **draw_options(args)),
+        **sampling_defaults(
+            model, likely_stable=args.likely_stable, **draw_options(args)
+        ),
         "written": len(kept),
         "draws": report.draws,
         "fallen": dict(report.fallen.most_common()),

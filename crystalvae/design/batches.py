@@ -242,7 +242,7 @@ def batches(
         model.require_stability()
         if checks is None:
             raise ConfigError("likely_stable is a check; draw with draw_checked")
-    how = sampling_defaults(model, **asked)
+    how = sampling_defaults(model, likely_stable=likely_stable, **asked)
     require_conditions(model.config.conditions, how["conditions"])
     return Batches(
         model=model,

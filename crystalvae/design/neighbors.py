@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from crystalvae.conditions import Told
 from crystalvae.design.alike import merge_distorted
 from crystalvae.design.sample import Draw, DrawReport, draw_checked
-from crystalvae.design.settings import refinement_of
+from crystalvae.design.settings import design_conditions, refinement_of
 from crystalvae.errors import ConfigError
 from crystalvae.screening.uniqueness import duplicate_of
 
@@ -57,6 +58,7 @@ def draw_around(
     *,
     spread: float = 1.0,
     refine: dict[str, float | None] | None = None,
+    conditions: Told | None = None,
     **options,
 ) -> tuple[list[Draw], DrawReport]:
     """Crystals that pass the checks around known ones, refined as is due for design.
@@ -67,11 +69,15 @@ def draw_around(
         num: crystals wanted.
         spread: see :class:`Around`.
         refine: of :func:`~crystalvae.design.settings.refinement_of`, for design.
+        conditions: what the decoder is told, besides what is due for design.
         **options: of :func:`~crystalvae.design.sample.draw_checked`, β included.
     """
     how = asdict(refinement_of(model, refine, purpose="design"))
+    told = {**design_conditions(model), **(conditions or {})}
     around = Around(posterior, spread)
-    return draw_checked(model, num, latents=around, refine=how, **options)
+    return draw_checked(
+        model, num, latents=around, refine=how, conditions=told, **options
+    )
 
 
 @dataclass

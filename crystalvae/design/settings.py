@@ -27,6 +27,7 @@ def sampling_defaults(
     conditions: Told | None = None,
     condition_strength: float | None = None,
     refine: dict[str, float | None] | None = None,
+    likely_stable: float | None = None,
 ) -> dict[str, Any]:
     """How to draw: what is asked for, and otherwise what the model's card recommends.
 
@@ -43,11 +44,14 @@ def sampling_defaults(
             card says.
         condition_strength: of :class:`~crystalvae.generation.SamplingOptions`.
         refine: of :func:`refinement_of`.
+        likely_stable: where it is asked for, the card may have other recommendations.
 
     Returns:
-        Values for all of these arguments.
+        Values for all of these arguments but the last.
     """
     chosen = model.card.get("sampling", {})
+    if likely_stable is not None:
+        chosen = chosen | model.card.get("likely_stable_sampling", {})
     exceptions = {} if temperature is not None else chosen
     if part_temperature is None:
         part_temperature = exceptions.get("part_temperature", {})
@@ -99,6 +103,11 @@ def sampling_options(
     unseen = dict.fromkeys(unseen_elements(model), -float(MOST_BIAS))
     asked["element_bias"] = unseen | how["element_bias"]
     return SamplingOptions(**asked, **others)
+
+
+def design_conditions(model: CrystalVAE) -> Told:
+    """What a model's card recommends to tell around known crystals."""
+    return model.card.get("design_conditions", {})
 
 
 def prediction_conditions(model: CrystalVAE) -> Told:
