@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, nan
+from math import nan
 
 import torch
 from torch import Tensor, nn
 
 from crystalvae.errors import ConfigError
 
+EVEN = 1e6
+"""A scale beyond which there is nothing."""
 LEVELS = 16
 """Gaussians by which a value enters."""
 
@@ -25,9 +27,9 @@ class Condition:
     """Smallest value that is told apart from smaller ones."""
     high: float = 1.0
     """Largest that is from larger ones."""
-    scale: float = inf
-    """Up to which values are resolved evenly; beyond, by their ratio. Infinite where
-    that holds for all."""
+    scale: float | None = None
+    """Up to which values are resolved evenly; beyond, by their ratio. None resolves
+    all evenly."""
     share: float = 0.5
     """Share of the training crystals of which the decoder is told it, where they have
     it. The rest teaches it to do without."""
@@ -37,7 +39,7 @@ class Condition:
             raise ValueError("a condition needs the name of a property")
         if not self.low < self.high:
             raise ValueError(f"{self.name}: low must be below high")
-        if not self.scale > 0:
+        if self.scale is not None and not self.scale > 0:
             raise ValueError(f"{self.name}: scale is above 0, not {self.scale}")
         if not 0 < self.share <= 1:
             raise ValueError(f"{self.name}: share is above 0 and at most 1")
@@ -61,7 +63,7 @@ class ConditionEmbedding(nn.Module):
     ):
         super().__init__()
         self.least_beta = least_beta
-        scales = [min(c.scale, 1e6) for c in conditions]
+        scales = [EVEN if c.scale is None else c.scale for c in conditions]
         self.register_buffer("scale", torch.tensor(scales), persistent=False)
         ends = torch.tensor([[c.low, c.high] for c in conditions])
         self.register_buffer("ends", ends, persistent=False)
