@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -86,9 +87,9 @@ class ConditionEmbedding(nn.Module):
         return self.linear((bumps.nan_to_num(0.0) * heard).flatten(1))
 
 
-Told = Mapping[str, float | Sequence[float]]
+Told = Mapping[str, float | Sequence[float] | None]
 """Property → its value, or quantiles of its distribution, evenly spaced from the
-smallest to the largest value."""
+smallest to the largest value; None does not tell it."""
 
 
 def told_values(
@@ -133,7 +134,8 @@ def require_conditions(conditions: Sequence[Condition], told: Told) -> None:
     """Refuse what a model cannot be told.
 
     Raises:
-        ConfigError: it knows no such property, or a value is out of its range.
+        ConfigError: it knows no such property, or a value is no number or out of its
+            range.
     """
     known = {c.name: c for c in conditions}
     for name, value in told.items():
@@ -142,8 +144,16 @@ def require_conditions(conditions: Sequence[Condition], told: Told) -> None:
                 f"this model cannot be told {name!r}"
                 + (f"; it knows {', '.join(known)}" if known else ", or anything else")
             )
+        if value is None:
+            continue
         low, high = known[name].low, known[name].high
-        for number in value if isinstance(value, Sequence) else [value]:
+        several = isinstance(value, Sequence) and not isinstance(value, str)
+        numbers = list(value) if several else [value]
+        if not all(isinstance(number, Real) for number in numbers):
+            raise ConfigError(f"{name} is told as a number, not {value!r}")
+        if several and len(numbers) < 2:
+            raise ConfigError(f"{name}: a distribution has two quantiles at least")
+        for number in numbers:
             if not low <= number <= high:
                 raise ConfigError(
                     f"{name} goes from {low:g} to {high:g} in this model; {number:g} "

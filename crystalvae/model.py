@@ -338,7 +338,8 @@ class CrystalVAE(nn.Module):
             num_atoms: in the primitive cell, or the fewest and the most.
             unlisted: known crystals, or a path of a data set or of anything that
                 ``prepare`` reads; what matches one of these is left out.
-            **options: ``beta``, ``temperature``, ``likely_stable`` … of
+            **options: ``conditions`` (properties to tell the decoder, such as
+                ``{"band_gap": 2.0}``), ``beta``, ``likely_stable`` … of
                 :func:`crystalvae.design.batches.batches`, ``num_workers``, ``progress``
                 … of :func:`crystalvae.design.sample.draw_checked`.
 

@@ -198,13 +198,17 @@ def test_a_card_says_what_is_told_by_default(trained, capsys, tmp_path):
     assert "gap as in the data (0 to 6)" in said
 
 
-def test_predictions_and_neighbours_are_told_what_is_due_for_them(trained):
-    model = CrystalVAE.from_pretrained(trained, device="cpu")
-    salt = next(
+@pytest.fixture
+def salt():
+    return next(
         AsymmetricUnit.from_structure(s)
         for s, _ in REFERENCE.values()
         if s.composition.reduced_formula == "NaCl"
     )
+
+
+def test_predictions_and_neighbours_are_told_what_is_due_for_them(trained, salt):
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
 
     def nats(gap):
         model.card["prediction_conditions"] = {"gap": gap}
@@ -275,3 +279,53 @@ def test_what_a_set_does_not_know_is_not_told(dataset, tmp_path):
     told = load_sources(sources, tmp_path, limits, told=["gap"]).told[:, 0]
     assert told[:64].isnan().all()
     assert sorted(set(told[64:].tolist())) == [1.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"gap": "2"}, "gap is told as a number, not '2'"),
+        ({"gap": [1.0]}, "two quantiles"),
+        ({"gap": [1.0, "x"]}, "told as a number"),
+    ],
+)
+def test_what_is_no_value_is_refused(told, said):
+    with pytest.raises(ConfigError, match=said):
+        told_values([GAP], told, 3)
+
+
+def test_none_and_any_are_not_told(trained, tmp_path):
+    assert told_values([GAP, HULL], {"gap": None}, 3).isnan().all()
+    output = tmp_path / "out"
+    options = ["-n", "8", "--beta", "3", "--raw", "--no-progress", "-o", str(output)]
+    assert main(["sample", str(trained), "--condition", "gap=any", *options]) == 0
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["conditions"] == {"gap": None}
+
+
+def test_options_that_would_do_nothing_are_refused(trained, salt, tiny_model):
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
+    with pytest.raises(ConfigError, match="listens to conditions from beta"):
+        raw_draws(model, 4, beta=0.05, conditions={"gap": 1.0})
+    with pytest.raises(ConfigError, match="told nothing"):
+        raw_draws(model, 4, condition_strength=2.0)
+    with pytest.raises(ConfigError, match="cannot be told 'gap', or anything else"):
+        raw_draws(tiny_model, 4, conditions={"gap": 1.0})
+    posterior = model.encode([salt], 0.05)
+    with pytest.raises(ConfigError, match="listens"):
+        draw_around(model, posterior, 4, beta=0.05, conditions={"gap": 1.0})
+    assert len(draw_around(model, posterior, 4, beta=0.05, raw=True)[0]) <= 4
+
+
+def test_neighbors_take_conditions(trained, salt, tmp_path):
+    file, found = tmp_path / "salt.cif", tmp_path / "found"
+    file.write_text(salt.to_cif())
+    options = ["--beta", "3", "-n", "40", "--no-progress", "-o", str(found)]
+    told = ["--condition", "gap=1", "--condition-strength", "2"]
+    assert main(["neighbors", str(trained), str(file), *told, *options]) == 0
+    summary = json.loads((found / "summary.json").read_text())
+    assert summary["conditions"] == {"gap": 1.0}
+    assert summary["condition_strength"] == 2
+    files = list(found.glob("*.cif"))
+    assert files
+    assert all("Cs" in file.read_text() for file in files)

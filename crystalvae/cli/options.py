@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
+
+T = TypeVar("T")
 
 
 def at_least(low: int) -> Callable[[str], int]:
@@ -214,8 +216,8 @@ def add_condition_option(parser: argparse.ArgumentParser) -> None:
         type=conditions,
         metavar="PROPERTY=VALUE,...",
         help="properties that the decoder is told, such as "
-        "band_gap=2,e_above_hull=0; `info` says which a model knows (the model's own "
-        "choice)",
+        "band_gap=2,e_above_hull=0 (any: not told); `info` says which a model knows "
+        "(the model's own choice)",
     )
     parser.add_argument(
         "--condition-strength",
@@ -258,13 +260,15 @@ def element_biases(text: str) -> dict[str, float]:
     return _named_numbers(text, "SYMBOL=B", finite)
 
 
-def conditions(text: str) -> dict[str, float]:
-    """Property → value from ``band_gap=2,e_above_hull=0``.
+def conditions(text: str) -> dict[str, float | None]:
+    """Property → value from ``band_gap=2,e_above_hull=any``, None for any.
 
     Raises:
         argparse.ArgumentTypeError: it is not of that form.
     """
-    return _named_numbers(text, "PROPERTY=VALUE", finite)
+    return _named_numbers(
+        text, "PROPERTY=VALUE", lambda word: None if word == "any" else finite(word)
+    )
 
 
 def refine_settings(text: str) -> dict[str, float | None]:
@@ -279,10 +283,8 @@ def refine_settings(text: str) -> dict[str, float | None]:
     return found | ({"limit": None} if found.get("limit") == math.inf else {})
 
 
-def _named_numbers(
-    text: str, form: str, convert: Callable[[str], float]
-) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _named_numbers(text: str, form: str, convert: Callable[[str], T]) -> dict[str, T]:
+    found: dict[str, T] = {}
     for entry in text.split(","):
         name, equals, value = (part.strip() for part in entry.partition("="))
         if name in found:

@@ -13,7 +13,11 @@ from torch import Tensor
 from crystalvae.conditions import Told
 from crystalvae.design.alike import merge_distorted
 from crystalvae.design.sample import Draw, DrawReport, draw_checked
-from crystalvae.design.settings import design_conditions, refinement_of
+from crystalvae.design.settings import (
+    design_conditions,
+    refinement_of,
+    require_heard,
+)
 from crystalvae.errors import ConfigError
 from crystalvae.screening.uniqueness import duplicate_of
 
@@ -73,6 +77,7 @@ def draw_around(
         **options: of :func:`~crystalvae.design.sample.draw_checked`, β included.
     """
     how = asdict(refinement_of(model, refine, purpose="design"))
+    require_heard(model, conditions, options.get("beta"))
     told = {**design_conditions(model), **(conditions or {})}
     around = Around(posterior, spread)
     return draw_checked(

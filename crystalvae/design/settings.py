@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crystalvae.conditions import Told
 from crystalvae.config import from_dict
 from crystalvae.design.familiar import unseen_elements
+from crystalvae.errors import ConfigError
 from crystalvae.generation import Refinement, SamplingOptions
 from crystalvae.generation.options import MOST_BIAS
 
@@ -103,6 +104,27 @@ def sampling_options(
     unseen = dict.fromkeys(unseen_elements(model), -float(MOST_BIAS))
     asked["element_bias"] = unseen | how["element_bias"]
     return SamplingOptions(**asked, **others)
+
+
+def require_heard(
+    model: CrystalVAE, conditions: Told | None, beta: float | None
+) -> None:
+    """Refuse to tell a decoder what it will not listen to.
+
+    Args:
+        model: the model.
+        conditions: what was asked for.
+        beta: the knob; None is the smallest.
+
+    Raises:
+        ConfigError: something was, at a β below :attr:`ModelConfig.told_beta`.
+    """
+    beta = model.config.latent.beta_min if beta is None else beta
+    if conditions and beta < model.config.told_beta:
+        raise ConfigError(
+            f"this model listens to conditions from beta {model.config.told_beta:g} "
+            f"upwards, not at {beta:g}"
+        )
 
 
 def design_conditions(model: CrystalVAE) -> Told:
