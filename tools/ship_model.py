@@ -23,6 +23,7 @@ from crystalvae.refinement.pretrained import load_refiner, save_refiner
 from crystalvae.stability.pretrained import load_stability, save_stability
 from crystalvae.training.fit_prior import fit_prior
 
+TOLD = ("likely_stable_sampling", "prediction_conditions", "design_conditions")
 WEIGHTS = Path(__file__).resolve().parents[1] / "crystalvae" / "weights"
 
 
@@ -45,7 +46,7 @@ def main() -> None:
         "--sampling",
         type=json.loads,
         help='recommended: {"beta": 1, "temperature": 0.9, "part_temperature": {...}, '
-        '"stop_bias": 0.0}',
+        '"stop_bias": 0.0, "conditions": {...}}',
     )
     parser.add_argument(
         "--flow", type=Path, help="fit a flow prior to this prepared training set"
@@ -72,6 +73,13 @@ def main() -> None:
     parser.add_argument(
         "--neighborhood-beta", type=float, help="at which beta these are drawn"
     )
+    for name in TOLD:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=json.loads,
+            help="of the card: what is told where, and how draws that shall be stable "
+            "differ from others",
+        )
     parser.add_argument("--reconstruction", type=Path, action="append", default=[])
     parser.add_argument("--generation", type=Path)
     args = parser.parse_args()
@@ -125,6 +133,9 @@ def main() -> None:
         if asked is not None:
             from_dict(Refinement, asked, f"--{name.replace('_', '-')}: ")
             card[name] = asked
+    for name in TOLD:
+        if getattr(args, name) is not None:
+            card[name] = getattr(args, name)
     metrics = card.setdefault("metrics", {})
     for path in args.reconstruction:
         found = json.loads(path.read_text())

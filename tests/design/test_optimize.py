@@ -171,7 +171,7 @@ def test_parents_are_the_crystals_that_were_drawn_around(shipped, prototypes, de
             rounds=2,
             draws=30,
             parents=4,
-            beta=0.1,
+            beta=0.25,
             num_workers=1,
         )
     assert len(set(seeds)) == 2
