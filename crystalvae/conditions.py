@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import inf, nan
 from numbers import Real
 
 import torch
@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from crystalvae.errors import ConfigError
 
-EVEN = 1e6
-"""A scale beyond which there is nothing."""
 LEVELS = 16
 """Gaussians by which a value enters."""
 
@@ -38,10 +36,10 @@ class Condition:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("a condition needs the name of a property")
-        if not self.low < self.high:
-            raise ValueError(f"{self.name}: low must be below high")
-        if self.scale is not None and not self.scale > 0:
-            raise ValueError(f"{self.name}: scale is above 0, not {self.scale}")
+        if not -inf < self.low < self.high < inf:
+            raise ValueError(f"{self.name}: low and high are numbers, low below high")
+        if self.scale is not None and not 0 < self.scale < inf:
+            raise ValueError(f"{self.name}: scale is a number above 0")
         if not 0 < self.share <= 1:
             raise ValueError(f"{self.name}: share is above 0 and at most 1")
 
@@ -64,7 +62,7 @@ class ConditionEmbedding(nn.Module):
     ):
         super().__init__()
         self.least_beta = least_beta
-        scales = [EVEN if c.scale is None else c.scale for c in conditions]
+        scales = [inf if c.scale is None else c.scale for c in conditions]
         self.register_buffer("scale", torch.tensor(scales), persistent=False)
         ends = torch.tensor([[c.low, c.high] for c in conditions])
         self.register_buffer("ends", ends, persistent=False)
@@ -78,13 +76,18 @@ class ConditionEmbedding(nn.Module):
             values: of the properties ``(B, P)``, NaN for what is not told.
             beta: β of each crystal ``(B,)``.
         """
-        low, high = torch.asinh(self.ends / self.scale[:, None]).unbind(1)
-        place = torch.asinh(values.to(self.scale.device) / self.scale)
+        low, high = self._axis(self.ends.T)
+        place = self._axis(values.to(self.scale.device))
         place = ((place - low) / (high - low)).clamp(0, 1) * (LEVELS - 1)
         level = torch.arange(LEVELS, device=place.device)
         bumps = torch.exp(-0.5 * (place[..., None] - level) ** 2)
         heard = (beta >= self.least_beta)[:, None, None]
         return self.linear((bumps.nan_to_num(0.0) * heard).flatten(1))
+
+    def _axis(self, values: Tensor) -> Tensor:
+        """Where values ``(..., P)`` lie on their axes."""
+        bent = torch.asinh(values / self.scale)
+        return torch.where(self.scale.isinf(), values, bent)
 
 
 Told = Mapping[str, float | Sequence[float] | None]
@@ -135,8 +138,12 @@ def require_conditions(conditions: Sequence[Condition], told: Told) -> None:
 
     Raises:
         ConfigError: it knows no such property, or a value is no number or out of its
-            range.
+            range; or these are no properties and values.
     """
+    if not isinstance(told, Mapping):
+        raise ConfigError(
+            f"conditions map properties to values, {{'band_gap': 2.0}}, not {told!r}"
+        )
     known = {c.name: c for c in conditions}
     for name, value in told.items():
         if name not in known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from crystalvae.batch import CrystalBatch, CrystalStore
-from crystalvae.conditions import Condition, ConditionEmbedding
+from crystalvae.conditions import ConditionEmbedding, Told, told_values
 from crystalvae.crystal import AsymmetricUnit
-from crystalvae.decoder import PARTS, Decoder, DecoderConfig
+from crystalvae.decoder import PARTS, Decoder
 from crystalvae.encoders import ENCODERS, build_encoder, orbit_data
 from crystalvae.errors import ConfigError, InvalidStructureError
-from crystalvae.latent import LatentConfig, Posterior, PosteriorHead
+from crystalvae.latent import Posterior, PosteriorHead
+from crystalvae.model_config import ModelConfig
 from crystalvae.nn.wyckoff import WyckoffTables
-from crystalvae.prior import LatentFlow, PriorConfig
+from crystalvae.prior import LatentFlow
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -26,40 +27,6 @@ if TYPE_CHECKING:
 
     from crystalvae.refinement.network import Refiner
     from crystalvae.stability.network import StabilityNetwork
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Which encoder of :data:`crystalvae.encoders.ENCODERS`, and its options."""
-
-    name: str = "moment"
-    """Name in the table."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Fields of that encoder's own config."""
-
-    def __post_init__(self) -> None:
-        if self.name not in ENCODERS:
-            raise ConfigError(
-                f"unknown encoder {self.name!r}; known are {', '.join(ENCODERS)}"
-            )
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything that defines the shape of a model."""
-
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The encoder."""
-    latent: LatentConfig = field(default_factory=LatentConfig)
-    """The latent space."""
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    """The decoder."""
-    prior: PriorConfig = field(default_factory=PriorConfig)
-    """The prior from which latents are drawn."""
-    conditions: list[Condition] = field(default_factory=list)
-    """Properties that the decoder can be told."""
-    told_beta: float = 0.1
-    """Smallest β at which it listens; below, the latent says what a crystal is."""
 
 
 @dataclass
@@ -271,12 +238,21 @@ class CrystalVAE(nn.Module):
         crystals: Sequence[AsymmetricUnit],
         z: Tensor,
         beta: float | None = None,
+        conditions: Told | None = None,
     ) -> dict[str, Tensor]:
         """Log-likelihoods given z in nats, by part and ``total``, ``(crystals,)``.
 
+        Args:
+            crystals: to score.
+            z: latent vectors ``(crystals, D)``.
+            beta: the knob; None is the smallest of the trained range.
+            conditions: property → value that the decoder is told.
+
         Raises:
+            ConfigError: it cannot be told that, or not at this β.
             InvalidStructureError: a crystal is larger than the decoder can emit.
         """
+        told = self._told(conditions, beta, len(crystals))
         crystals = [crystal.canonical() for crystal in crystals]
         for crystal in crystals:
             if not self.config.decoder.fits(len(crystal.wyckoffs), crystal.composition):
@@ -288,18 +264,36 @@ class CrystalVAE(nn.Module):
             batch.to(self.device),
             z.to(self.device),
             self.beta_tensor(beta, len(crystals)),
+            told=told,
         )
         parts = {part: -loss for part, loss in losses.items()}
         return {**parts, "total": torch.stack(list(parts.values())).sum(0)}
 
-    def decode(self, z: Tensor, **options: Any) -> list[AsymmetricUnit | None]:
+    def _told(
+        self, conditions: Told | None, beta: float | None, size: int
+    ) -> Tensor | None:
+        from crystalvae.design.settings import require_heard
+
+        if not conditions:
+            return None
+        beta = self.config.latent.beta_min if beta is None else beta
+        require_heard(self, conditions, float(beta))
+        return told_values(self.config.conditions, conditions, size)
+
+    def decode(
+        self, z: Tensor, *, conditions: Told | None = None, **options: Any
+    ) -> list[AsymmetricUnit | None]:
         """Decode latent vectors ``(B, D)``; None where a crystal was not completed.
 
-        Options are those of :func:`crystalvae.generation.generate`; the default is
-        greedy decoding at the smallest β.
+        Args:
+            z: latent vectors.
+            conditions: property → value that the decoder is told.
+            **options: of :func:`crystalvae.generation.generate`; the default is greedy
+                decoding at the smallest β.
 
         Raises:
-            ConfigError: these are no latent vectors of this model.
+            ConfigError: these are no latent vectors of this model, or it cannot be told
+                that, or not at this β.
         """
         from crystalvae.generation import generate
 
@@ -308,6 +302,8 @@ class CrystalVAE(nn.Module):
             raise ConfigError(
                 f"latent vectors have the shape (B, {dim}), not {tuple(z.shape)}"
             )
+        if conditions:
+            options["told"] = self._told(conditions, options.get("beta"), len(z))
         return generate(self, z, **options).crystals() if len(z) else []
 
     def sample(

@@ -120,7 +120,8 @@ def load_model(
     Raises:
         CheckpointError: missing, truncated, or of a newer format.
     """
-    from crystalvae.model import CrystalVAE, ModelConfig
+    from crystalvae.model import CrystalVAE
+    from crystalvae.model_config import ModelConfig
 
     directory = find_model(name)
     try:

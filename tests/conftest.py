@@ -11,7 +11,8 @@ from pymatgen.core import Lattice, Structure
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.decoder import DecoderConfig
 from crystalvae.latent import LatentConfig
-from crystalvae.model import CrystalVAE, EncoderConfig, ModelConfig
+from crystalvae.model import CrystalVAE
+from crystalvae.model_config import EncoderConfig, ModelConfig
 
 warnings.filterwarnings("ignore", category=UserWarning, module="pymatgen")
 

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from crystalvae.cli import main
-from crystalvae.conditions import Condition, ConditionEmbedding, told_values
+from crystalvae.conditions import (
+    LEVELS,
+    Condition,
+    ConditionEmbedding,
+    told_values,
+)
 from crystalvae.config import from_dict
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import pack, write_packed
@@ -19,8 +24,9 @@ from crystalvae.design.settings import sampling_defaults
 from crystalvae.errors import ConfigError
 from crystalvae.model import CrystalVAE
 from crystalvae.training.config import RunConfig, Source
-from crystalvae.training.data import load_sources
+from crystalvae.training.data import load_sources, require_known
 from crystalvae.training.schedule import draw_told
+from crystalvae.training.start import learned_conditions, start_from
 from crystalvae.training.trainer import Trainer
 from tests.conftest import REFERENCE, TINY_OPTIONS
 
@@ -166,14 +172,29 @@ def test_draws_have_what_they_were_told(trained):
     assert 0.2 < share_of_caesium() < 0.8
 
 
-def test_sample_takes_conditions(trained, tmp_path):
-    output = tmp_path / "out"
-    options = ["-n", "8", "--beta", "3", "--raw", "--no-progress", "-o", str(output)]
-    assert main(["sample", str(trained), "--condition", "gap=1", *options]) == 0
-    summary = json.loads((output / "summary.json").read_text())
+def test_sample_takes_conditions(trained, tmp_path, capsys):
+    def sample(*options, name="out"):
+        output = ["-n", "8", "--beta", "3", "--raw", "-o", str(tmp_path / name)]
+        return main(["sample", str(trained), "--no-progress", *output, *options])
+
+    assert sample("--condition", "gap=1") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["conditions"] == {"gap": 1.0}
-    for wrong in ("gap=99", "colour=1"):
-        assert main(["sample", str(trained), "--condition", wrong, *options]) == 1
+    for wrong, said in (
+        ("gap=99", "gap goes from 0 to 8"),
+        ("colour=1", "cannot be told 'colour'"),
+    ):
+        assert sample("--condition", wrong, name="wrong") == 1
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "wrong").exists()
+
+
+def test_required_elements_and_conditions_go_together(trained):
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
+    drawn = model.sample(
+        8, require=["Cl"], conditions={"gap": 1.0}, beta=3.0, distinct=False
+    )
+    assert all({17, 55} == set(crystal.composition) for crystal in drawn)
 
 
 def test_a_card_says_what_is_told_by_default(trained, capsys, tmp_path):
@@ -262,13 +283,35 @@ def test_a_model_that_gets_conditions_begins_as_it_was(dataset, trained, tmp_pat
     for part in PARTS:
         torch.testing.assert_close(heard[part], quiet[part])
         torch.testing.assert_close(before[part], quiet[part])
-    config = dataclasses.replace(config, init=str(trained))
-    again = Trainer(config, tmp_path, tmp_path / "more", accelerator="cpu").model
-    assert again.module.decoder.conditions.linear.weight.any()
+
+
+def test_what_was_learned_of_a_property_goes_on_beside_new_ones(
+    dataset, trained, tmp_path
+):
+    both = [
+        {"name": "other", "high": 9.0},
+        {"name": "gap", "high": 8.0, "share": 0.3},
+    ]
+    config = dataclasses.replace(
+        run_config(dataset, conditions=both), init=str(trained)
+    )
+    with pytest.raises(ConfigError, match="'other'"):  # which no crystal has
+        Trainer(config, tmp_path, tmp_path / "run", accelerator="cpu")
+    model = CrystalVAE(config.model)
+    source = start_from(model, str(trained), tmp_path)
+    new, kept = model.decoder.conditions.linear.weight.split(LEVELS, 1)
+    assert not new.any()
+    assert torch.equal(kept, source.decoder.conditions.linear.weight)
+    assert learned_conditions(model, source) == {"gap"}
+    wider = run_config(dataset, conditions=[{"name": "gap", "high": 9.0}])
+    again = CrystalVAE(wider.model)
+    assert learned_conditions(again, start_from(again, str(trained), tmp_path)) == set()
+    assert not again.decoder.conditions.linear.weight.any()
 
 
 def test_properties_that_no_crystal_has_are_refused(dataset, tmp_path):
-    config = run_config(dataset, conditions=[{"name": "colour"}])
+    named = [{"name": "gap", "high": 8.0}, {"name": "colour"}]
+    config = run_config(dataset, conditions=named)
     with pytest.raises(ConfigError, match=r"no training crystal has .*'colour'"):
         Trainer(config, tmp_path, tmp_path, accelerator="cpu")
 
@@ -296,25 +339,105 @@ def test_what_is_no_value_is_refused(told, said):
 
 def test_none_and_any_are_not_told(trained, tmp_path):
     assert told_values([GAP, HULL], {"gap": None}, 3).isnan().all()
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
+    model.card["sampling"] = {"conditions": {"gap": 1.0}}
+    assert sampling_defaults(model)["conditions"] == {"gap": 1.0}
+    for beta in (3.0, 0.05):
+        how = sampling_defaults(model, conditions={"gap": None}, beta=beta)
+        assert how["conditions"] == {}
+    assert sampling_defaults(model, beta=0.05)["conditions"] == {}
     output = tmp_path / "out"
     options = ["-n", "8", "--beta", "3", "--raw", "--no-progress", "-o", str(output)]
     assert main(["sample", str(trained), "--condition", "gap=any", *options]) == 0
-    summary = json.loads((output / "summary.json").read_text())
-    assert summary["conditions"] == {"gap": None}
+    assert json.loads((output / "summary.json").read_text())["conditions"] == {}
 
 
 def test_options_that_would_do_nothing_are_refused(trained, salt, tiny_model):
     model = CrystalVAE.from_pretrained(trained, device="cpu")
     with pytest.raises(ConfigError, match="listens to conditions from beta"):
         raw_draws(model, 4, beta=0.05, conditions={"gap": 1.0})
-    with pytest.raises(ConfigError, match="told nothing"):
-        raw_draws(model, 4, condition_strength=2.0)
+    for nothing in ({}, {"conditions": {"gap": None}}):
+        with pytest.raises(ConfigError, match="nothing is told"):
+            raw_draws(model, 4, condition_strength=2.0, **nothing)
     with pytest.raises(ConfigError, match="cannot be told 'gap', or anything else"):
         raw_draws(tiny_model, 4, conditions={"gap": 1.0})
+    with pytest.raises(ConfigError, match="map properties to values"):
+        raw_draws(model, 4, conditions="gap")
     posterior = model.encode([salt], 0.05)
     with pytest.raises(ConfigError, match="listens"):
         draw_around(model, posterior, 4, beta=0.05, conditions={"gap": 1.0})
-    assert len(draw_around(model, posterior, 4, beta=0.05, raw=True)[0]) <= 4
+    z = torch.zeros(2, 8)
+    with pytest.raises(ConfigError, match="listens"):
+        model.decode(z, conditions={"gap": 1.0})
+    with pytest.raises(ConfigError, match="shape"):
+        model.decode(z, beta=3.0, told=torch.ones(2, 3))
+
+
+def test_below_its_beta_a_decoder_draws_the_same_whatever_the_card_tells(trained, salt):
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
+    posterior = model.encode([salt], 0.05)
+
+    def drawn():
+        found, _ = draw_around(model, posterior, 12, beta=0.05, raw=True)
+        return [draw.crystal for draw in found]
+
+    untold = drawn()
+    model.card["design_conditions"] = {"gap": 1.0}
+    assert drawn() == untold
+
+
+def test_decoding_and_scores_can_be_told(trained, salt):
+    model = CrystalVAE.from_pretrained(trained, device="cpu")
+    z = torch.zeros(1, 8)
+    for gap, element in ((1.0, 55), (6.0, 11)):
+        (crystal,) = model.decode(z, beta=3.0, conditions={"gap": gap})
+        assert element in crystal.composition
+    scores = [
+        float(model.log_prob([salt], z, 3.0, conditions={"gap": gap})["total"])
+        for gap in (6.0, 1.0)
+    ]
+    assert scores[0] > scores[1] + 1
+
+
+@pytest.mark.parametrize(
+    ("conditions", "told_beta", "said"),
+    [
+        ([{"name": "gap"}, {"name": "gap"}], 0.1, "named twice"),
+        ([{"name": "gap", "high": math.inf}], 0.1, "low and high"),
+        ([{"name": "gap", "scale": math.inf}], 0.1, "scale"),
+        ([{"name": "gap"}], 4.0, "told_beta"),
+        ([{"name": "gap"}], math.nan, "told_beta"),
+    ],
+)
+def test_impossible_conditions_are_refused(dataset, conditions, told_beta, said):
+    with pytest.raises(ConfigError, match=said):
+        run_config(dataset, conditions=conditions, told_beta=told_beta)
+
+
+def test_large_numbers_are_resolved_as_evenly_as_small_ones():
+    small = embedding([Condition("modulus", high=2.0)])
+    large = embedding([Condition("modulus", high=2e11)])
+    values, beta = torch.linspace(0, 2, 9)[:, None], torch.ones(9)
+    torch.testing.assert_close(small(values, beta), large(1e11 * values, beta))
+
+
+def test_columns_and_units_that_cannot_be_meant_are_refused(dataset, tmp_path, caplog):
+    limits = run_config(dataset).model.decoder
+
+    def load(**columns):
+        return load_sources(
+            [Source(str(dataset), columns=columns)], tmp_path, limits, told=["gap"]
+        )
+
+    with pytest.raises(ConfigError, match=r"no property 'own_gapp'; .* own_gap"):
+        load(gap="own_gapp")
+    with pytest.raises(ConfigError, match="'gpa', which is no condition"):
+        load(gpa="own_gap")
+    crystals = load(gap="own_gap")  # gaps of 1 and 6
+    with pytest.raises(ConfigError, match="same unit"):
+        require_known(crystals, [Condition("gap", high=0.5)])
+    require_known(crystals, [Condition("gap", high=2.0)])
+    assert "50% of the training crystals" in caplog.text
 
 
 def test_neighbors_take_conditions(trained, salt, tmp_path):

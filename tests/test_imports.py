@@ -28,6 +28,7 @@ LAYER = {
     "refinement": 7,
     "stability": 7,
     "prior": 7,
+    "model_config": 8,
     "model": 8,
     "pretrained": 8,
     "generation": 9,

@@ -7,7 +7,8 @@ import torch
 from crystalvae.batch import CrystalStore
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.errors import CheckpointError, ConfigError, InvalidStructureError
-from crystalvae.model import CrystalVAE, EncoderConfig
+from crystalvae.model import CrystalVAE
+from crystalvae.model_config import EncoderConfig
 from crystalvae.nn.basic import rows_of
 from crystalvae.training.fit_prior import fit_prior
 from tests.conftest import REFERENCE

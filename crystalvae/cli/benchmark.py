@@ -29,7 +29,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--train",
         action="append",
         metavar="DATA",
-        help="data set against which novelty is judged; may be given several times",
+        help="data set against which novelty is judged; may be given several times, "
+        "the first is the one that the reference's own distances are taken from",
     )
     parser.add_argument(
         "-n", type=int, default=1000, help="draws, or structures used (%(default)s)"
@@ -72,16 +73,18 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--coverage needs a --reference")
     if args.coverage is not None:
         require_featurizers()
-    reference = None if args.reference is None else usable_crystals(args.reference)
-    train = None
-    if args.train is not None:
-        train = [crystal for path in args.train for crystal in usable_crystals(path)]
     drawn = args.input in shipped_models() or (Path(args.input) / CONFIG_FILE).exists()
     asked = [*draw_options(args).values(), args.prior]
     if not drawn and any(option is not None for option in asked):
         raise ConfigError(
             f"{args.input} holds structures; how to draw can be said of models only"
         )
+    if drawn:
+        model = CrystalVAE.from_pretrained(args.input, device=args.device)
+        how = sampling_defaults(model, **draw_options(args))
+    reference = None if args.reference is None else usable_crystals(args.reference)
+    sets = [usable_crystals(path) for path in args.train or ()]
+    train = [crystal for part in sets for crystal in part] if sets else None
     directory = open_directory(args.output)
     settings = {
         "input": args.input,
@@ -91,7 +94,6 @@ def run(args: argparse.Namespace) -> int:
         "train": named(args.train),
     }
     if drawn:
-        model = CrystalVAE.from_pretrained(args.input, device=args.device)
         crystals = raw_draws(
             model,
             args.n,
@@ -100,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             **draw_options(args),
             prior=args.prior,
         )
-        settings |= sampling_defaults(model, **draw_options(args))
+        settings |= how
         settings |= {"prior": args.prior} if args.prior else {}
     else:
         crystals = load_crystals(args.input, args.n, args.seed)
@@ -108,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
     floor, chance = None, random.Random(args.seed)
     if reference is not None:
         held_out = chance.sample(reference, min(args.n, len(reference)))
-        floor = generation_metrics(held_out, train, train, num_workers=args.workers)
+        first = sets[0] if sets else None
+        floor = generation_metrics(held_out, first, train, num_workers=args.workers)
     if args.coverage is not None:
         cutoffs = CUTOFFS[args.coverage]
         disable = None if args.progress else True
@@ -127,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         own = features(crystals, directory)
         metrics.update(coverage(own, target, cutoffs, len(crystals)))
         if train is not None:
-            known = chance.sample(train, min(len(train), len(crystals)))
+            known = chance.sample(sets[0], min(len(sets[0]), len(crystals)))
             own = features(known, _home(args.train[0], directory))
             floor.update(coverage(own, target, cutoffs, len(known)))
     table = metrics_table(metrics, floor)

@@ -91,6 +91,7 @@ def described(name: str, model: CrystalVAE) -> dict[str, str]:
         f"{how['beta']:g} to sample, {default_beta(model):g} to search around crystals",
         "can be told": _conditions(config.conditions),
         "sampling": _sampling(how),
+        "told elsewhere": _told_elsewhere(card),
         "refinement": _refinement(how["refine"]),
         **_metrics(card.get("metrics", {})),
         "licence": card.get("licence"),
@@ -152,6 +153,24 @@ def _told(value: float | list[float]) -> str:
     if isinstance(value, (int, float)):
         return f"{value:g}"
     return f"as in the data ({min(value):g} to {max(value):g})"
+
+
+def _told_elsewhere(card: dict[str, Any]) -> str:
+    """What the decoder is told by default where draws are not free."""
+    likely = card.get("likely_stable_sampling", {})
+    places = {
+        "with --likely-stable": likely.get("conditions", {}),
+        "around known crystals": card.get("design_conditions", {}),
+        "of given compositions": card.get("prediction_conditions", {}),
+    }
+    said = []
+    for place, told in places.items():
+        values = [f"{name} {_told(value)}" for name, value in told.items()]
+        if values and told is likely.get("conditions"):
+            values[-1] += f" (strength {likely.get('condition_strength', 1):g})"
+        if values:
+            said.append(f"{place} {', '.join(values)}")
+    return "; ".join(said)
 
 
 def _conditions(conditions: list[Condition]) -> str:

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     constraints.check(model.config.decoder)
     if args.likely_stable is not None:
         model.require_stability()
+    settings = search_settings(args, model)
     names, known, refused = encodable_inputs(model, args.input, args.n)
     listed = None if args.unlisted is None else open_known(args.unlisted)
     began = time.perf_counter()
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         "refused": refused,
         "n": args.n,
         "asked": asked_constraints(args),
-        **search_settings(args, model),
+        **settings,
         "draws": report.draws.draws,
         "fallen": fallen,
         "passed": report.draws.kept,

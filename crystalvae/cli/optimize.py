@@ -124,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
     constraints.check(model.config.decoder)
     if args.likely_stable is not None:
         model.require_stability()
+    settings = search_settings(args, model)
     refused: dict[str, str] = {}
     if args.start is None:
         starts = best_known(model, dataset, values, goal, args.parents, constraints)
@@ -194,7 +195,7 @@ def run(args: argparse.Namespace) -> int:
         "n": args.n,
         "draws": args.draws,
         "parents": args.parents,
-        **search_settings(args, model),
+        **settings,
         "start": args.start,
         "starts": [crystal.formula for crystal in starts],
         "refused": refused,

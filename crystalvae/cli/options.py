@@ -184,15 +184,27 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
 def search_settings(args: argparse.Namespace, model: CrystalVAE) -> dict[str, Any]:
     """What :func:`add_search_options` was given, or stands for it, for summaries."""
     from crystalvae.design.neighbors import default_beta
-    from crystalvae.design.settings import design_conditions, refinement_of
+    from crystalvae.design.settings import (
+        refinement_of,
+        sampling_defaults,
+        told_around,
+    )
 
+    beta = default_beta(model) if args.beta is None else args.beta
+    how = sampling_defaults(
+        model,
+        beta=beta,
+        conditions=told_around(model, args.condition, beta),
+        condition_strength=args.condition_strength,
+        likely_stable=args.likely_stable,
+    )
     return {
         "seed": args.seed,
-        "beta": default_beta(model) if args.beta is None else args.beta,
+        "beta": beta,
         "spread": args.spread,
         "temperature": args.temperature,
-        "conditions": {**design_conditions(model), **(args.condition or {})},
-        "condition_strength": args.condition_strength,
+        "conditions": how["conditions"],
+        "condition_strength": how["condition_strength"],
         "likely_stable": args.likely_stable,
         "refine": asdict(refinement_of(model, args.refine, purpose="design")),
     }

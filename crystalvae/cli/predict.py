@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.design.familiar import beyond_training
     from crystalvae.design.output import open_directory
     from crystalvae.design.predict import TEMPERATURE
-    from crystalvae.design.settings import refinement_of
+    from crystalvae.design.settings import prediction_conditions, refinement_of
     from crystalvae.errors import ConfigError
     from crystalvae.model import CrystalVAE
 
@@ -137,6 +137,7 @@ def run(args: argparse.Namespace) -> int:
         "beta": model.config.latent.beta_max if beta is None else beta,
         "temperature": TEMPERATURE if temperature is None else temperature,
         "refine": asdict(refinement_of(model, args.refine, purpose="prediction")),
+        "conditions": prediction_conditions(model),
         "seed": args.seed,
         "analogues": args.analogues,
         "unlisted": named(args.unlisted),

@@ -78,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
     constraints.check(model.config.decoder)
     if args.likely_stable is not None:
         model.require_stability()
+    how = sampling_defaults(
+        model, likely_stable=args.likely_stable, **draw_options(args)
+    )
     known = None
     if args.unlisted is not None:
         known = Listed.of(args.unlisted)
@@ -126,9 +129,7 @@ def run(args: argparse.Namespace) -> int:
         "top_p": args.top_p,
         "likely_stable": args.likely_stable,
         "unlisted": named(args.unlisted),
-        **sampling_defaults(
-            model, likely_stable=args.likely_stable, **draw_options(args)
-        ),
+        **how,
         "written": len(kept),
         "draws": report.draws,
         "fallen": dict(report.fallen.most_common()),

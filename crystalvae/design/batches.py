@@ -10,12 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from crystalvae.conditions import Told, require_conditions, told_values
-from crystalvae.design.settings import (
-    require_heard,
-    sampling_defaults,
-    sampling_options,
-)
+from crystalvae.conditions import Told, told_values
+from crystalvae.design.settings import sampling_defaults, sampling_options
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
 from crystalvae.generation.choose import numbered_stream, require_seed
@@ -184,7 +180,7 @@ class Batches:
             constraints=limits,
             generator=generator,
         )
-        return z[rows], None if told is None else told[rows.cpu()], held
+        return z[rows], None if told is None else told[rows.to(told.device)], held
 
     def _told(self, size: int, generator: torch.Generator) -> torch.Tensor | None:
         return told_values(
@@ -247,11 +243,6 @@ def batches(
         if checks is None:
             raise ConfigError("likely_stable is a check; draw with draw_checked")
     how = sampling_defaults(model, likely_stable=likely_stable, **asked)
-    require_conditions(model.config.conditions, how["conditions"])
-    if asked.get("condition_strength") is not None and not how["conditions"]:
-        raise ConfigError("this model is told nothing whose strength could be set")
-    if latents is None:
-        require_heard(model, asked.get("conditions"), how["beta"])
     return Batches(
         model=model,
         seed=seed,

@@ -14,9 +14,9 @@ from crystalvae.conditions import Told
 from crystalvae.design.alike import merge_distorted
 from crystalvae.design.sample import Draw, DrawReport, draw_checked
 from crystalvae.design.settings import (
-    design_conditions,
     refinement_of,
-    require_heard,
+    sampling_defaults,
+    told_around,
 )
 from crystalvae.errors import ConfigError
 from crystalvae.screening.uniqueness import duplicate_of
@@ -77,8 +77,10 @@ def draw_around(
         **options: of :func:`~crystalvae.design.sample.draw_checked`, β included.
     """
     how = asdict(refinement_of(model, refine, purpose="design"))
-    require_heard(model, conditions, options.get("beta"))
-    told = {**design_conditions(model), **(conditions or {})}
+    beta = options.get("beta")
+    if beta is None:
+        beta = sampling_defaults(model)["beta"]
+    told = told_around(model, conditions, beta)
     around = Around(posterior, spread)
     return draw_checked(
         model, num, latents=around, refine=how, conditions=told, **options

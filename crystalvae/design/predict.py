@@ -170,7 +170,9 @@ class _Drafts:
             self.model,
             torch.zeros_like(z) if job.at_mean else z,
             beta=self.beta,
-            told=told_values(self.model.config.conditions, self.conditions, len(z)),
+            told=told_values(
+                self.model.config.conditions, self.conditions, len(z), generator
+            ),
             options=job.options,
             constraints=self.constraints,
             refinement=self.refinement,

@@ -69,14 +69,14 @@ def log_likelihoods(
         Nats, one a crystal.
     """
     beta = model.config.latent.beta_max if beta is None else beta
-    said = prediction_conditions(model)
+    said, chance = prediction_conditions(model), torch.Generator().manual_seed(0)
     scores = [-math.inf] * len(crystals)
     rows, store = encodable(crystals)
     if store is None:
         return scores
     for index in torch.arange(len(rows)).split(batch_size):
         batch = store.batch(index).to(model.device)
-        told = told_values(model.config.conditions, said, len(index))
+        told = told_values(model.config.conditions, said, len(index), chance)
         cost = model(batch, model.beta_tensor(beta, len(index)), mean=True, told=told)
         total = -cost.kl - cost.distortion
         for place, value in zip(index.tolist(), total.tolist()):

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from crystalvae.conditions import Told
+from crystalvae.conditions import Told, require_conditions
 from crystalvae.config import from_dict
 from crystalvae.design.familiar import unseen_elements
 from crystalvae.errors import ConfigError
@@ -48,7 +48,11 @@ def sampling_defaults(
         likely_stable: where it is asked for, the card may have other recommendations.
 
     Returns:
-        Values for all of these arguments but the last.
+        Values for all of these arguments but the last; of the conditions those that
+        the decoder will hear.
+
+    Raises:
+        ConfigError: it cannot be told what was asked for.
     """
     chosen = model.card.get("sampling", {})
     if likely_stable is not None:
@@ -64,8 +68,17 @@ def sampling_defaults(
     biases.update(element_bias or {})
     if beta is None:
         beta = chosen.get("beta", model.config.latent.beta_max)
+    told = {} if conditions is None else conditions
+    require_heard(model, told, beta)
+    told = {**chosen.get("conditions", {}), **told}
+    if beta < model.config.told_beta:
+        told = {}
+    told = {name: value for name, value in told.items() if value is not None}
+    require_conditions(model.config.conditions, told)
     if condition_strength is None:
         condition_strength = chosen.get("condition_strength", 1.0)
+    elif not told:
+        raise ConfigError("nothing is told whose strength could be set")
     if temperature is None:
         temperature = chosen.get("temperature", 1.0)
     return {
@@ -74,8 +87,8 @@ def sampling_defaults(
         "part_temperature": dict(part_temperature),
         "stop_bias": float(stop_bias),
         "element_bias": dict(biases),
-        "conditions": {**chosen.get("conditions", {}), **(conditions or {})},
-        "condition_strength": float(condition_strength),
+        "conditions": told,
+        "condition_strength": condition_strength,
         "refine": asdict(refinement_of(model, refine)),
     }
 
@@ -106,30 +119,47 @@ def sampling_options(
     return SamplingOptions(**asked, **others)
 
 
-def require_heard(
-    model: CrystalVAE, conditions: Told | None, beta: float | None
-) -> None:
-    """Refuse to tell a decoder what it will not listen to.
+def require_heard(model: CrystalVAE, asked: Told, beta: float) -> None:
+    """Refuse to tell a decoder what it does not know or will not listen to.
 
     Args:
         model: the model.
-        conditions: what was asked for.
-        beta: the knob; None is the smallest.
+        asked: what was asked for.
+        beta: the knob.
 
     Raises:
-        ConfigError: something was, at a β below :attr:`ModelConfig.told_beta`.
+        ConfigError: the model cannot be told that, or not at this β
+            (:attr:`crystalvae.model.ModelConfig.told_beta`).
     """
-    beta = model.config.latent.beta_min if beta is None else beta
-    if conditions and beta < model.config.told_beta:
+    require_conditions(model.config.conditions, asked)
+    least = model.config.told_beta
+    if beta < least and any(value is not None for value in asked.values()):
         raise ConfigError(
-            f"this model listens to conditions from beta {model.config.told_beta:g} "
-            f"upwards, not at {beta:g}"
+            f"this model listens to conditions from beta {least:g} upwards, not at "
+            f"{beta:g}"
         )
 
 
-def design_conditions(model: CrystalVAE) -> Told:
-    """What a model's card recommends to tell around known crystals."""
-    return model.card.get("design_conditions", {})
+def told_around(model: CrystalVAE, asked: Told | None, beta: float) -> Told:
+    """What to tell around known crystals: the card's ``design_conditions`` and more.
+
+    What the card tells draws from the prior is not told there.
+
+    Args:
+        model: the model.
+        asked: what was asked for besides.
+        beta: the knob.
+
+    Raises:
+        ConfigError: of :func:`require_heard`.
+    """
+    asked = {} if asked is None else asked
+    require_heard(model, asked, beta)
+    if beta < model.config.told_beta:
+        return {}
+    prior = model.card.get("sampling", {}).get("conditions", {})
+    own = model.card.get("design_conditions", {})
+    return {**dict.fromkeys(prior), **own, **asked}
 
 
 def prediction_conditions(model: CrystalVAE) -> Told:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from crystalvae.errors import ConfigError
 from crystalvae.generation.constraints import Constraints
 from crystalvae.generation.options import (
     Generated,
@@ -67,7 +68,13 @@ def generate(
             cannot be obeyed, or the model has no refiner to use.
     """
     z = z.to(model.device)
-    told = None if told is None else told.to(model.device)
+    if told is not None:
+        if told.shape != (len(z), len(model.config.conditions)):
+            raise ConfigError(
+                f"what is told has the shape {tuple(told.shape)}, not "
+                f"{(len(z), len(model.config.conditions))}"
+            )
+        told = told.to(model.device)
     beta = model.beta_tensor(beta, len(z))
     options, constraints = options or SamplingOptions(), constraints or Constraints()
     constraints.check(model.config.decoder)
@@ -190,6 +197,7 @@ def required_compositions(
         Rows of z that were chosen ``(num,)``, and their compositions, for decoding to
         keep.
     """
+    told = None if told is None else told.to(z.device)
     elements, counts, weights = [], [], []
     for rows in torch.arange(len(z), device=z.device).split(num):
         drawn = Decoding(

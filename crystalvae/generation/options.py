@@ -79,7 +79,8 @@ class SamplingOptions:
                 raise ConfigError(f"a temperature is a number from 0, not {value!r}")
         if not is_share(self.top_p):
             raise ConfigError(f"top_p is above 0 and at most 1, not {self.top_p!r}")
-        if not 0 <= self.condition_strength <= MOST_STRENGTH:
+        strength = self.condition_strength
+        if not (isinstance(strength, Real) and 0 <= strength <= MOST_STRENGTH):
             raise ConfigError(f"the condition strength goes from 0 to {MOST_STRENGTH}")
         if not abs(self.stop_bias) <= MOST_BIAS:
             raise ConfigError(f"the stop bias goes from -{MOST_BIAS} to {MOST_BIAS}")

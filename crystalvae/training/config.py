@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from crystalvae.model import ModelConfig
+from crystalvae.model_config import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Source:
     """Largest β at which their cells and coordinates are learned. Above it, crystals
     whose geometry is a guess teach compositions, groups and what sits where."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Property → the name that it has in this set, where that differs."""
+    """Condition of the model → the property that it is in this set, where the names
+    differ."""
     share: float = 1.0
     """Share of its crystals that an epoch meets, the next ones in the next epoch."""
 

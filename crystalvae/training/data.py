@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -15,12 +15,16 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from crystalvae.batch import CrystalStore
+from crystalvae.conditions import Condition
 from crystalvae.data.packed import PackedDataset
 from crystalvae.decoder import DecoderConfig
 from crystalvae.errors import ConfigError
 from crystalvae.training.config import Source
 
 logger = logging.getLogger(__name__)
+
+MANY_OUTSIDE = 0.05
+"""Share of crystals beyond the range of a condition that is worth a warning."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def load_sources(
         store = CrystalStore.from_packed(dataset, rows)
         if label is not None:
             labels.append(torch.tensor(dataset.properties[label][rows]).float())
+        _require_columns(source, dataset, told)
         unknown = np.full(len(dataset), np.nan)
         columns = [
             dataset.properties.get(source.columns.get(name, name), unknown)[rows]
@@ -161,17 +166,60 @@ def load_sources(
     )
 
 
-def require_known(crystals: Crystals, told: Sequence[str]) -> None:
-    """Refuse properties to tell that no crystal has.
+def _require_columns(
+    source: Source, dataset: PackedDataset, told: Sequence[str]
+) -> None:
+    """Refuse names of columns that nothing asks for, or that a set does not have.
 
     Raises:
         ConfigError: there is one.
     """
-    for place, name in enumerate(told):
-        if not crystals.told[:, place].isfinite().any():
+    for name, column in source.columns.items():
+        if name not in told:
+            raise ConfigError(
+                f"{source.path}: columns names {name!r}, which is no condition of the "
+                f"model ({', '.join(told) or 'it has none'})"
+            )
+        if column not in dataset.properties:
+            has = ", ".join(dataset.properties) or "none"
+            raise ConfigError(
+                f"{source.path} has no property {column!r}; its properties are: {has}"
+            )
+
+
+def require_known(
+    crystals: Crystals, conditions: Sequence[Condition], learned: Container[str] = ()
+) -> None:
+    """Refuse properties to tell that nothing can be learned of, and warn of others.
+
+    Args:
+        crystals: to train on.
+        conditions: what the decoder is told.
+        learned: names of those that the model has learned before.
+
+    Raises:
+        ConfigError: no crystal has one of the others, or all have values out of range.
+    """
+    for place, condition in enumerate(conditions):
+        values = crystals.told[:, place]
+        values = values[values.isfinite()]
+        name = condition.name
+        if not len(values):
+            if name in learned:
+                continue
             raise ConfigError(
                 f"no training crystal has the property {name!r} of [[model.conditions]]"
             )
+        outside = (values < condition.low) | (values > condition.high)
+        share = float(outside.double().mean())
+        said = (
+            f"{share:.0%} of the training crystals have a {name} outside "
+            f"{condition.low:g} to {condition.high:g}; is it in the same unit?"
+        )
+        if share == 1:
+            raise ConfigError(said)
+        if share > MANY_OUTSIDE:
+            logger.warning(said)
 
 
 def join_stores(stores: list[CrystalStore]) -> CrystalStore:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from torch import Tensor
+
+from crystalvae.conditions import LEVELS
 from crystalvae.errors import ConfigError
 from crystalvae.model import CrystalVAE
 
 LEARNED = ("encoder", "posterior", "decoder")
 """Parts of a model that a run changes; the networks beside it stay there."""
-CONDITIONS = "decoder.conditions."
-"""Of these, the weights of the properties that a decoder can be told."""
+CONDITIONS = "decoder.conditions.linear.weight"
+"""What maps properties that a decoder can be told, :data:`LEVELS` columns each."""
 
 
 def start_from(model: CrystalVAE, name: str, root: Path) -> CrystalVAE:
     """Copy the weights of a trained model, its prior apart.
 
-    The range of β may differ, and so may the conditions; these then start anew.
+    The range of β may differ, and so may the conditions: those that both have, of the
+    same range and scale, go on, others start at nothing.
 
     Args:
         model: the model to fill.
@@ -43,9 +47,35 @@ def start_from(model: CrystalVAE, name: str, root: Path) -> CrystalVAE:
             raise ConfigError(f"[model.{part}] differs from that of init = {name!r}")
     weights = source.state_dict()
     kept = {n: v for n, v in weights.items() if n.split(".")[0] in LEARNED}
-    own = model.state_dict()
-    if source.config.conditions != model.config.conditions:
-        kept = {n: v for n, v in kept.items() if not n.startswith(CONDITIONS)}
-        kept |= {n: v for n, v in own.items() if n.startswith(CONDITIONS)}
+    kept.pop(CONDITIONS, None)
+    if model.config.conditions:
+        kept[CONDITIONS] = _condition_weights(model, source)
     model.load_state_dict(kept, strict=model.prior is None)
     return source
+
+
+def _condition_weights(model: CrystalVAE, source: CrystalVAE) -> Tensor:
+    """Weights of a model's conditions, of which some may be those of another's."""
+    new, old = model.config.conditions, source.config.conditions
+    weights = model.decoder.conditions.linear.weight.detach().clone()
+    places = {dataclasses.replace(c, share=1.0): i for i, c in enumerate(old)}
+    for column, condition in enumerate(new):
+        place = places.get(dataclasses.replace(condition, share=1.0))
+        if place is not None:
+            learned = source.decoder.conditions.linear.weight
+            weights[:, LEVELS * column :][:, :LEVELS] = learned[
+                :, LEVELS * place : LEVELS * (place + 1)
+            ]
+    return weights
+
+
+def learned_conditions(model: CrystalVAE, source: CrystalVAE | None) -> set[str]:
+    """Names of a model's conditions that the model which it began with had learned."""
+    if source is None:
+        return set()
+    old = {dataclasses.replace(c, share=1.0) for c in source.config.conditions}
+    return {
+        c.name
+        for c in model.config.conditions
+        if dataclasses.replace(c, share=1.0) in old
+    }

@@ -45,7 +45,7 @@ from crystalvae.training.schedule import (
     warn_if_ended,
     warn_if_short,
 )
-from crystalvae.training.start import start_from
+from crystalvae.training.start import learned_conditions, start_from
 from crystalvae.training.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -102,12 +102,13 @@ class Trainer:
         limits = config.model.decoder
         asked = [condition.name for condition in config.model.conditions]
         self.crystals = load_sources(config.data.train, root, limits, told=asked)
-        require_known(self.crystals, asked)
         self.val = load_sources(config.data.val, root, limits, told=asked)
         model = CrystalVAE(config.model)
         self.source: CrystalVAE | None = None
         if config.init is not None:
             self.source = start_from(model, config.init, root)
+        learned = learned_conditions(model, self.source)
+        require_known(self.crystals, config.model.conditions, learned)
         device = self.fabric.device
         self.crystals = self.crystals.to(device)
         self.val = self.val.to(device)

@@ -18,6 +18,7 @@ from crystalvae.benchmark.matching import match_rate
 from crystalvae.benchmark.report import metrics_table
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.packed import pack, write_packed
 from crystalvae.errors import DataError
 from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of, is_known
 from tests.conftest import REFERENCE, random_setting
@@ -188,3 +189,26 @@ def test_a_template_has_no_elements_and_no_setting():
     assert perovskite("N", "Fe", "Li") == known
     rutile = AsymmetricUnit.from_structure(REFERENCE["rutile"][0])
     assert template(rutile) != known
+
+
+def test_novelty_is_judged_against_all_sets_that_are_named(crystals, tmp_path):
+    for name, part in (
+        ("all", crystals[:4]),
+        ("a", crystals[:2]),
+        ("b", crystals[2:4]),
+    ):
+        write_packed(tmp_path / name, pack(part), list(map(str, range(len(part)))), {})
+
+    def novel(*names):
+        output = tmp_path / f"out_{'_'.join(names)}"
+        sets = [word for name in names for word in ("--train", str(tmp_path / name))]
+        options = ["--reference", str(tmp_path / "a"), "-n", "4", "--no-progress"]
+        everything = ["benchmark", str(tmp_path / "all"), *sets, *options]
+        assert main([*everything, "--workers", "1", "-o", str(output)]) == 0
+        found = json.loads((output / "metrics.json").read_text())
+        return found["metrics"]["novel"], found["data"]["density_wasserstein"]
+
+    alone, floor = novel("a")
+    assert alone == 0.5
+    assert novel("a", "b") == (0.0, floor)
+    assert novel("b")[1] != floor
