@@ -270,14 +270,14 @@ class CrystalVAE(nn.Module):
         return {**parts, "total": torch.stack(list(parts.values())).sum(0)}
 
     def _told(
-        self, conditions: Told | None, beta: float | None, size: int
+        self, conditions: Told | None, beta: float | Tensor | None, size: int
     ) -> Tensor | None:
         from crystalvae.design.settings import require_heard
 
         if not conditions:
             return None
         beta = self.config.latent.beta_min if beta is None else beta
-        require_heard(self, conditions, float(beta))
+        require_heard(self, conditions, float(torch.as_tensor(beta).min()))
         return told_values(self.config.conditions, conditions, size)
 
     def decode(

@@ -37,3 +37,13 @@ def test_gpu_reconstructs_what_the_cpu_does(models, crystals):
     cpu, gpu = (model.decode(model.encode(crystals).mu) for model in models)
     same = [a.composition == b.composition for a, b in zip(cpu, gpu)]
     assert sum(same) >= 19
+
+
+def test_gpu_draws_what_is_required_and_told(models):
+    drawn = models[1].sample(
+        8, require=["O"], conditions={"band_gap": 3.0}, beta=1.0, seed=2
+    )
+    assert all(8 in crystal.composition for crystal in drawn)
+    posterior = models[1].encode(drawn)
+    scores = models[1].log_prob(drawn, posterior.mu, 1.0, {"band_gap": 3.0})
+    assert scores["total"].isfinite().all()

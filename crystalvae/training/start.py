@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch import Tensor
 from crystalvae.conditions import LEVELS
 from crystalvae.errors import ConfigError
 from crystalvae.model import CrystalVAE
+
+logger = logging.getLogger(__name__)
 
 LEARNED = ("encoder", "posterior", "decoder")
 """Parts of a model that a run changes; the networks beside it stay there."""
@@ -51,6 +54,12 @@ def start_from(model: CrystalVAE, name: str, root: Path) -> CrystalVAE:
     if model.config.conditions:
         kept[CONDITIONS] = _condition_weights(model, source)
     model.load_state_dict(kept, strict=model.prior is None)
+    learned = learned_conditions(model, source)
+    lost = [c.name for c in source.config.conditions if c.name not in learned]
+    if lost:
+        logger.info(
+            "what the decoder could be told before is lost: %s", ", ".join(lost)
+        )
     return source
 
 
