@@ -272,12 +272,10 @@ class CrystalVAE(nn.Module):
     def _told(
         self, conditions: Told | None, beta: float | Tensor | None, size: int
     ) -> Tensor | None:
-        from crystalvae.design.settings import require_heard
-
         if not conditions:
             return None
         beta = self.config.latent.beta_min if beta is None else beta
-        require_heard(self, conditions, float(torch.as_tensor(beta).min()))
+        self.config.require_heard(conditions, float(torch.as_tensor(beta).min()))
         return told_values(self.config.conditions, conditions, size)
 
     def decode(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from crystalvae.conditions import Condition
+from crystalvae.conditions import Condition, Told, require_conditions
 from crystalvae.decoder import DecoderConfig
 from crystalvae.encoders import ENCODERS
 from crystalvae.errors import ConfigError
@@ -53,4 +53,22 @@ class ModelConfig:
         if self.conditions and not 0 <= self.told_beta <= self.latent.beta_max:
             raise ValueError(
                 f"told_beta goes from 0 to latent.beta_max, not {self.told_beta}"
+            )
+
+    def require_heard(self, asked: Told, beta: float) -> None:
+        """Refuse to tell a decoder what it does not know or will not listen to.
+
+        Args:
+            asked: what was asked for.
+            beta: the knob.
+
+        Raises:
+            ConfigError: it cannot be told that, or not at this β.
+        """
+        require_conditions(self.conditions, asked)
+        least = self.told_beta
+        if beta < least and any(value is not None for value in asked.values()):
+            raise ConfigError(
+                f"this model listens to conditions from beta {least:g} upwards, not at "
+                f"{beta:g}"
             )

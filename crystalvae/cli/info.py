@@ -141,11 +141,7 @@ def _sampling(how: dict[str, Any]) -> str:
     if biases := how["element_bias"]:
         low, high = min(biases.values()), max(biases.values())
         parts.append(f"element bias {low:g} to {high:g}")
-    parts += [
-        f"{name} {_told(value)}"
-        for name, value in how["conditions"].items()
-        if value is not None
-    ]
+    parts += [f"{name} {_told(value)}" for name, value in how["conditions"].items()]
     return ", ".join(parts)
 
 

@@ -69,7 +69,7 @@ def sampling_defaults(
     if beta is None:
         beta = chosen.get("beta", model.config.latent.beta_max)
     told = {} if conditions is None else conditions
-    require_heard(model, told, beta)
+    model.config.require_heard(told, beta)
     told = {**chosen.get("conditions", {}), **told}
     if beta < model.config.told_beta:
         told = {}
@@ -119,27 +119,6 @@ def sampling_options(
     return SamplingOptions(**asked, **others)
 
 
-def require_heard(model: CrystalVAE, asked: Told, beta: float) -> None:
-    """Refuse to tell a decoder what it does not know or will not listen to.
-
-    Args:
-        model: the model.
-        asked: what was asked for.
-        beta: the knob.
-
-    Raises:
-        ConfigError: the model cannot be told that, or not at this β
-            (:attr:`crystalvae.model.ModelConfig.told_beta`).
-    """
-    require_conditions(model.config.conditions, asked)
-    least = model.config.told_beta
-    if beta < least and any(value is not None for value in asked.values()):
-        raise ConfigError(
-            f"this model listens to conditions from beta {least:g} upwards, not at "
-            f"{beta:g}"
-        )
-
-
 def told_around(model: CrystalVAE, asked: Told | None, beta: float) -> Told:
     """What to tell around known crystals: the card's ``design_conditions`` and more.
 
@@ -151,10 +130,10 @@ def told_around(model: CrystalVAE, asked: Told | None, beta: float) -> Told:
         beta: the knob.
 
     Raises:
-        ConfigError: of :func:`require_heard`.
+        ConfigError: of :meth:`~crystalvae.model_config.ModelConfig.require_heard`.
     """
     asked = {} if asked is None else asked
-    require_heard(model, asked, beta)
+    model.config.require_heard(asked, beta)
     if beta < model.config.told_beta:
         return {}
     prior = model.card.get("sampling", {}).get("conditions", {})

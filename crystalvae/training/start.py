@@ -65,26 +65,22 @@ def start_from(model: CrystalVAE, name: str, root: Path) -> CrystalVAE:
 
 def _condition_weights(model: CrystalVAE, source: CrystalVAE) -> Tensor:
     """Weights of a model's conditions, of which some may be those of another's."""
-    new, old = model.config.conditions, source.config.conditions
     weights = model.decoder.conditions.linear.weight.detach().clone()
-    places = {dataclasses.replace(c, share=1.0): i for i, c in enumerate(old)}
-    for column, condition in enumerate(new):
-        place = places.get(dataclasses.replace(condition, share=1.0))
-        if place is not None:
-            learned = source.decoder.conditions.linear.weight
-            weights[:, LEVELS * column :][:, :LEVELS] = learned[
-                :, LEVELS * place : LEVELS * (place + 1)
-            ]
+    places = _learned_places(model, source)
+    for column, condition in enumerate(model.config.conditions):
+        if condition.name in places:
+            learned = source.decoder.conditions.linear.weight.split(LEVELS, 1)
+            weights[:, LEVELS * column :][:, :LEVELS] = learned[places[condition.name]]
     return weights
+
+
+def _learned_places(model: CrystalVAE, source: CrystalVAE) -> dict[str, int]:
+    """Conditions of a model → places of those of another with the same meaning."""
+    old = [dataclasses.replace(c, share=1.0) for c in source.config.conditions]
+    new = [dataclasses.replace(c, share=1.0) for c in model.config.conditions]
+    return {c.name: old.index(c) for c in new if c in old}
 
 
 def learned_conditions(model: CrystalVAE, source: CrystalVAE | None) -> set[str]:
     """Names of a model's conditions that the model which it began with had learned."""
-    if source is None:
-        return set()
-    old = {dataclasses.replace(c, share=1.0) for c in source.config.conditions}
-    return {
-        c.name
-        for c in model.config.conditions
-        if dataclasses.replace(c, share=1.0) in old
-    }
+    return set() if source is None else set(_learned_places(model, source))
