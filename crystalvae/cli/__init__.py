@@ -25,6 +25,7 @@ VERBS = (
     "tradeoff",
     "prepare",
     "substitute",
+    "energies",
     "train",
     "train-refiner",
     "train-stability",
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _how_to_go_on(args: argparse.Namespace) -> str:
-    if args.verb in ("prepare", "screen"):
+    if args.verb in ("prepare", "screen", "energies"):
         return "run the same command again to go on"
     if args.verb in ("train", "train-refiner", "train-stability"):
         return "run the same command with --resume to go on"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 
 from crystalvae.cli.options import add_machine_options, at_least, named
@@ -97,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         table_rows,
     )
     from crystalvae.screening.checks import DEFAULT
+    from crystalvae.screening.energies import energy_file
     from crystalvae.screening.engine import summarize
     from crystalvae.screening.potentials import load_potential
     from crystalvae.screening.report import html_report
@@ -153,12 +153,13 @@ def run(args: argparse.Namespace) -> int:
             threshold=args.stable_below,
             reference_steps=args.reference_steps,
         )
+        work = directory / WORK
         with tqdm(unit="crystal", disable=None if args.progress else True) as bar:
             relaxed = add_stability(
                 campaign,
                 reference,
-                directory / WORK,
-                [_energy_file(part, directory, args.relax) for part in args.reference],
+                work,
+                [energy_file(part, args.relax, work) for part in args.reference],
                 options,
                 calculator=calculator,
                 num_workers=args.workers,
@@ -211,16 +212,3 @@ def run(args: argparse.Namespace) -> int:
         f"{len(crystals)} written to {directory}; look at report.html"
     )
     return 0
-
-
-def _energy_file(reference: str, directory: Path, potential: str) -> Path:
-    """Where energies of known crystals are kept: beside a prepared data set."""
-    from crystalvae.data.packed import MANIFEST
-    from crystalvae.screening.campaign import WORK
-    from crystalvae.screening.potentials import file_name
-
-    name = f"energies-{file_name(potential)}"
-    if (Path(reference) / MANIFEST).exists():
-        return Path(reference) / f"{name}.jsonl"
-    key = hashlib.sha256(reference.encode()).hexdigest()[:8]
-    return directory / WORK / f"{name}-{key}.jsonl"

@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
     """Substitute and write."""
     from tqdm import tqdm
 
-    from crystalvae.data.packed import PackedDataset, write_packed
+    from crystalvae.data.packed import PackedDataset, require_place, write_packed
     from crystalvae.design.substitute import substitute
     from crystalvae.errors import DataError
 
     known = PackedDataset(args.data)
-    _require_place(args.output)
+    require_place(args.output, MAKER)
     judge = None
     if args.estimate is not None:
         from crystalvae.design.estimates import require_estimates
@@ -111,25 +111,3 @@ def _estimates(
     return {
         name: np.array([row.get(name, np.nan) for row in rows], float) for name in names
     }
-
-
-def _require_place(output: Path) -> None:
-    """Refuse an output that would cost something else, or cannot be written.
-
-    Raises:
-        DataError: it is a file, another kind of folder or data set, or not writable.
-    """
-    from crystalvae.data.packed import MANIFEST, PackedDataset
-    from crystalvae.errors import DataError
-
-    if output.is_dir() and any(output.iterdir()):
-        made = (output / MANIFEST).exists() and PackedDataset(output).info
-        if not made or made.get("made_by") != MAKER:
-            raise DataError(
-                f"{output} exists and was not made by substitute; choose another name"
-            )
-        return
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make {output} ({error})") from error

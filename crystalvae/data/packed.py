@@ -170,6 +170,29 @@ def write_packed(
     partial.replace(path)
 
 
+def require_place(path: Path, maker: str) -> None:
+    """Refuse an output that would cost something else, or cannot be written.
+
+    Args:
+        path: of a packed data set to make.
+        maker: ``made_by`` in the manifests of those that may be replaced.
+
+    Raises:
+        DataError: it is a file, another kind of folder or data set, or not writable.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        made = (path / MANIFEST).exists() and PackedDataset(path).info
+        if not made or made.get("made_by") != maker:
+            raise DataError(
+                f"{path} exists and was not made by {maker}; choose another name"
+            )
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make {path} ({error})") from error
+
+
 class PackedDataset:
     """A packed data set on disk; arrays are memory-mapped attributes.
 
@@ -223,6 +246,11 @@ class PackedDataset:
 
     def __len__(self) -> int:
         return len(self.number)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by name, as :func:`pack` makes them."""
+        names = [*CRYSTAL_ARRAYS, *SITE_ARRAYS, *COMP_ARRAYS, *OFFSETS]
+        return {name: getattr(self, name) for name in names}
 
     def __getitem__(self, index: int) -> AsymmetricUnit:
         """The crystal at ``index``."""

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import warnings
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystalvae.data.joined import parts_of
-from crystalvae.data.packed import material_id
-from crystalvae.errors import ConfigError, DataError
-from crystalvae.parallel import ordered_map
-from crystalvae.screening.relax import SECONDS, relax
+from crystalvae.data.packed import compositions_of
+from crystalvae.parallel import forks, num_cores
+from crystalvae.screening.energies import EnergyFiles, evaluate
+from crystalvae.screening.relax import SECONDS
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
     from crystalvae.crystal import AsymmetricUnit
-
-logger = logging.getLogger(__name__)
 
 Composition = dict[int, int]
 
@@ -33,6 +29,8 @@ RELAX_STEPS = 50
 """Most steps in which a known crystal near the hull is relaxed."""
 MARGIN = 0.1
 """eV/atom above the hull of the unrelaxed up to which known crystals are relaxed."""
+CLEARLY = 0.05
+"""eV/atom above the hull from which on relaxing has something to take."""
 
 
 class Hull:
@@ -68,11 +66,9 @@ class Hull:
 
         elements = sorted(composition)
         shares, energies = [], []
-        for system, known in self.lowest.items():
-            if not system.issubset(composition):
-                continue
+        for system in self._systems_of(elements):
             places = [elements.index(z) for z in sorted(system)]
-            for own, value in known.items():
+            for own, value in self.lowest[system].items():
                 shares.append(np.zeros(len(elements)))
                 shares[-1][places] = own
                 energies.append(value)
@@ -86,6 +82,16 @@ class Hull:
             method="highs",
         )
         return float(energy - solution.fun) if solution.status == 0 else None
+
+    def _systems_of(self, elements: Sequence[int]) -> Iterator[frozenset[int]]:
+        """Known chemical systems of some of these elements."""
+        if 2 ** len(elements) > len(self.lowest):
+            yield from (s for s in self.lowest if s.issubset(elements))
+            return
+        for size in range(1, len(elements) + 1):
+            for chosen in map(frozenset, combinations(elements, size)):
+                if chosen in self.lowest:
+                    yield chosen
 
     def formation_energy(self, composition: Composition, energy: float) -> float | None:
         """Energy in eV/atom against the most stable known crystal of each element.
@@ -103,6 +109,90 @@ class Hull:
         elements = {z: min(energies.values()) for z, energies in pure.items()}
         total = sum(composition.values())
         return energy - sum(elements[z] * n for z, n in composition.items()) / total
+
+
+@dataclass(frozen=True)
+class HullEnergies:
+    """Energies of crystals in a potential, and above the hull of known ones.
+
+    NaN where there is none: the potential failed, or known crystals cannot make up the
+    composition.
+    """
+
+    energy: np.ndarray
+    """eV/atom, ``(N,)``."""
+    above: np.ndarray
+    """eV/atom, ``(N,)``; what relaxing will take is taken off where that was asked."""
+    left: float = 1.0
+    """Share of the energies above the hull that relaxing leaves."""
+
+
+def energies_above(
+    crystals: Sequence[AsymmetricUnit],
+    known: Sequence[AsymmetricUnit],
+    calculator: Calculator,
+    own_file: Path,
+    known_files: Sequence[Path],
+    *,
+    steps: int = 0,
+    relaxed: int = 0,
+    seconds: int = SECONDS,
+    num_workers: int | None = None,
+    advance: Callable[[], object] | None = None,
+) -> HullEnergies:
+    """Energies of crystals in a potential, and above the hull of known ones.
+
+    Relaxing takes a hundred times as long as an energy, and of drafts it lowers those
+    most that lie high: a few that are relaxed show which share of the energy above the
+    hull is left in the median, and all that lie above it are multiplied by that.
+
+    Args:
+        crystals: what is judged.
+        known: what makes the hull.
+        calculator: the potential.
+        own_file: keeps the energies of the crystals.
+        known_files: keep those of the known ones, one for each part of them.
+        steps: most steps of a relaxation; 0 takes all as they are.
+        relaxed: how many that lie :data:`CLEARLY` above the hull are relaxed, at most,
+            to learn what that leaves; 0 for none.
+        seconds: time limit of each.
+        num_workers: processes; None is one a core where they fork.
+        advance: called after each energy that is computed.
+
+    Raises:
+        ConfigError: the potential gives no energy at all.
+        DataError: a file cannot be read or written.
+    """
+    workers = num_workers or (num_cores() if forks() else 1)
+    how = {"seconds": seconds, "num_workers": workers, "advance": advance}
+    compositions = list(compositions_of(crystals))
+    with EnergyFiles({0: own_file}) as kept:
+        work = partial(evaluate, crystals, calculator=calculator, energies=kept, **how)
+        found = work(range(len(crystals)), steps=steps)
+        wanted = [compositions[row] for row in found]
+        hull = reference_hull(
+            known, wanted, calculator, known_files, steps=steps, **how
+        )
+
+        def heights(energies: dict[int, float]) -> dict[int, float]:
+            each = {
+                r: hull.energy_above(compositions[r], e) for r, e in energies.items()
+            }
+            return {row: height for row, height in each.items() if height is not None}
+
+        above, left = heights(found), 1.0
+        clearly = [row for row, height in above.items() if height > CLEARLY]
+        chosen = random.Random(0).sample(clearly, min(relaxed, len(clearly)))
+        if chosen:
+            after = heights(work(chosen, steps=RELAX_STEPS))
+            shares = [height / above[row] for row, height in after.items()]
+            left = float(np.clip(np.median(shares), 0, 1)) if shares else 1.0
+    result = HullEnergies(*np.full((2, len(crystals)), np.nan), left)
+    for row, energy in found.items():
+        result.energy[row] = energy
+    for row, height in above.items():
+        result.above[row] = height * left if height > 0 else height
+    return result
 
 
 def _shares(composition: Composition, elements: Sequence[int]) -> np.ndarray:
@@ -152,41 +242,18 @@ def reference_hull(
             chosen[row] = composition
     files = [cached] if isinstance(cached, Path) else cached
     starts = [start for start, _ in parts_of(known)]
-    with _Energies(dict(zip(starts, files, strict=True))) as energies:
-
-        def hull_of(found: dict[int, float]) -> Hull:
-            return Hull([chosen[row] for row in found], list(found.values()))
-
-        def evaluate(rows: Iterable[int], most: int) -> dict[int, float]:
-            rows, failed = list(rows), []
-            missing = [row for row in rows if (row, most) not in energies.known]
-            work = partial(_energy, known, calculator, most, seconds)
-            each = ordered_map(work, missing, min(num_workers, len(missing)))
-            for row, energy in zip(missing, each):
-                if isinstance(energy, str):
-                    failed.append(f"{material_id(known, row) or row}: {energy}")
-                else:
-                    energies.add(row, most, energy)
-                if advance is not None:
-                    advance()
-            found = {
-                row: energies.known[row, most]
-                for row in rows
-                if (row, most) in energies.known
-            }
-            if failed and not found and not most:
-                raise ConfigError(
-                    f"the potential gave no energy of any known crystal ({failed[0]})"
-                )
-            if failed and not most:
-                logger.warning(
-                    f"{len(failed)} of {len(rows)} known crystals have no energy and "
-                    f"are not in the hull, which may lie too high ({failed[0]})"
-                )
-            return found
-
-        found = evaluate(chosen, 0)
-        hull = hull_of(found)
+    with EnergyFiles(dict(zip(starts, files, strict=True))) as energies:
+        work = partial(
+            evaluate,
+            known,
+            calculator=calculator,
+            energies=energies,
+            seconds=seconds,
+            num_workers=num_workers,
+            advance=advance,
+        )
+        found = work(chosen)
+        hull = Hull([chosen[row] for row in found], list(found.values()))
         if not steps:
             return hull
         near = []
@@ -194,85 +261,6 @@ def reference_hull(
             above = hull.energy_above(chosen[row], energy)
             if above is not None and above <= MARGIN:
                 near.append(row)
-        for row, energy in evaluate(near, steps).items():
+        for row, energy in work(near, steps=steps).items():
             found[row] = min(energy, found[row])
-        return hull_of(found)
-
-
-class _Energies:
-    """Energies by row and number of steps, in files that only grow.
-
-    Args:
-        paths: first row of each part → its file, ascending.
-    """
-
-    def __init__(self, paths: dict[int, Path]):
-        self.starts, self.paths = list(paths), list(paths.values())
-        self.known: dict[tuple[int, int], float] = {}
-
-    def __enter__(self) -> _Energies:
-        with ExitStack() as stack:
-            self.files = [
-                stack.enter_context(self._open(start, path))
-                for start, path in zip(self.starts, self.paths)
-            ]
-            self.stack = stack.pop_all()
-        return self
-
-    def _open(self, start: int, path: Path) -> TextIO:
-        try:
-            text = path.read_text() if path.exists() else ""
-            whole = text[: text.rfind("\n") + 1]
-            if whole != text:
-                path.write_text(whole)
-            for line in whole.splitlines():
-                row, energy, steps = json.loads(line)
-                if energy is not None:
-                    self.known[start + row, steps] = energy
-        except (OSError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is damaged ({error}); delete it") from error
-        try:
-            return path.open("a")
-        except OSError as error:
-            raise _unwritable(path, error) from error
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
-
-    def add(self, row: int, steps: int, energy: float) -> None:
-        self.known[row, steps] = energy
-        part = bisect_right(self.starts, row) - 1
-        file = self.files[part]
-        try:
-            file.write(json.dumps([row - self.starts[part], energy, steps]) + "\n")
-            file.flush()
-        except OSError as error:
-            raise _unwritable(self.paths[part], error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"cannot write {path} ({error}); free some disk space and run again"
-    )
-
-
-def _energy(
-    known: Sequence[AsymmetricUnit],
-    calculator: Calculator,
-    steps: int,
-    seconds: int,
-    row: int,
-) -> float | str:
-    """Energy of a known crystal in eV/atom, or why there is none."""
-    atoms = known[row].to_atoms()
-    try:
-        if steps:
-            energy = relax(atoms, calculator, max_steps=steps, seconds=seconds).energy
-        else:
-            atoms.calc = calculator
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                energy = float(atoms.get_potential_energy()) / len(atoms)
-    except Exception as error:
-        return str(error) or type(error).__name__
-    return energy if np.isfinite(energy) else f"the energy is {energy}"
+        return Hull([chosen[row] for row in found], list(found.values()))

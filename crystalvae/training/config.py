@@ -25,8 +25,8 @@ class Source:
     """Largest β at which their cells and coordinates are learned. Above it, crystals
     whose geometry is a guess teach compositions, groups and what sits where."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Condition of the model → the property that it is in this set, where the names
-    differ."""
+    """Condition of a model, or ``e_above_hull`` for a stability network → the property
+    that it is in this set, where the names differ."""
     share: float = 1.0
     """Share of its crystals that an epoch meets, the next ones in the next epoch."""
 

@@ -113,13 +113,14 @@ def load_sources(
     for source in sources:
         dataset = PackedDataset(root / source.path)
         keep = np.ones(len(dataset), bool)
-        for name in {*source.at_most, *([label] if label else [])}:
+        column = None if label is None else source.columns.get(label, label)
+        for name in {*source.at_most, *([column] if column else [])}:
             if name not in dataset.properties:
                 raise ConfigError(f"{source.path} has no property {name!r}")
         for name, limit in source.at_most.items():
             keep &= np.nan_to_num(dataset.properties[name], nan=np.inf) <= limit
-        if label is not None:
-            keep &= np.isfinite(dataset.properties[label])
+        if column is not None:
+            keep &= np.isfinite(dataset.properties[column])
         fits = np.diff(dataset.site_offset) <= limits.max_sites
         fits &= np.diff(dataset.comp_offset) <= limits.max_elements
         largest = np.maximum.reduceat(dataset.comp_count, dataset.comp_offset[:-1])
@@ -135,9 +136,9 @@ def load_sources(
         if not len(rows):
             logger.warning(f"{source.path}: no crystal of {len(fits)} is used")
         store = CrystalStore.from_packed(dataset, rows)
-        if label is not None:
-            labels.append(torch.tensor(dataset.properties[label][rows]).float())
-        _require_columns(source, dataset, told)
+        if column is not None:
+            labels.append(torch.tensor(dataset.properties[column][rows]).float())
+        _require_columns(source, dataset, [*told, *([label] if label else [])])
         unknown = np.full(len(dataset), np.nan)
         columns = [
             dataset.properties.get(source.columns.get(name, name), unknown)[rows]
@@ -167,7 +168,7 @@ def load_sources(
 
 
 def _require_columns(
-    source: Source, dataset: PackedDataset, told: Sequence[str]
+    source: Source, dataset: PackedDataset, asked: Sequence[str]
 ) -> None:
     """Refuse names of columns that nothing asks for, or that a set does not have.
 
@@ -175,10 +176,10 @@ def _require_columns(
         ConfigError: there is one.
     """
     for name, column in source.columns.items():
-        if name not in told:
+        if name not in asked:
             raise ConfigError(
-                f"{source.path}: columns names {name!r}, which is no condition of the "
-                f"model ({', '.join(told) or 'it has none'})"
+                f"{source.path}: columns names {name!r}, which this training does not "
+                f"ask for (it asks for {', '.join(asked) or 'no property'})"
             )
         if column not in dataset.properties:
             has = ", ".join(dataset.properties) or "none"

@@ -28,6 +28,8 @@ PROPERTY = "e_above_hull"
 """What crystals must have, eV/atom."""
 BATCH = 128
 """Crystals that are validated together."""
+STARTS = ("refiner", "stability")
+"""Networks beside a model from which one can start."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,16 @@ class StabilityRun:
     training: StabilityTraining = field(default_factory=StabilityTraining)
     """The optimisation."""
     init: str | None = None
-    """Shipped name, or directory relative to the config, of a model whose refiner's
-    weights are the start."""
+    """Shipped name, or directory relative to the config, of a model whose refiner
+    disturbs crystals, and from which the weights start."""
+    start: str = "refiner"
+    """Where in ``init`` they start: its ``refiner``, or its ``stability`` network."""
+
+    def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise ValueError(f"start is one of {', '.join(STARTS)}")
+        if self.start != STARTS[0] and self.init is None:
+            raise ValueError(f"start = {self.start!r} needs an init")
 
 
 class StabilityTrainer(NetworkTrainer):
@@ -111,13 +121,15 @@ class StabilityTrainer(NetworkTrainer):
             name = str(path) if path.is_dir() else config.init
             model = CrystalVAE.from_pretrained(name, device="cpu")
             self.mover = model.require_refiner()
+            own = config.start == "stability"
+            weights = (model.require_stability() if own else self.mover).state_dict()
+            shared = network.state_dict().keys() & weights.keys()
             try:
-                trunk = network.state_dict().keys() & self.mover.state_dict().keys()
-                weights = self.mover.state_dict()
-                network.load_state_dict({n: weights[n] for n in trunk}, strict=False)
+                network.load_state_dict({n: weights[n] for n in shared}, strict=own)
             except RuntimeError as error:
                 raise CheckpointError(
-                    f"init: the refiner of {name} has another shape than [stability]"
+                    f"init: the {config.start} network of {name} has another shape "
+                    "than [stability]"
                 ) from error
         self.mover.to(self.device)
         self.start(network)

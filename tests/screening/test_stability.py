@@ -9,7 +9,8 @@ from pymatgen.core import Lattice, Structure
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.joined import JoinedSets
-from crystalvae.data.packed import pack, write_packed
+from crystalvae.data.packed import PackedDataset, pack, write_packed
+from crystalvae.decoder import DecoderConfig
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.screening import stability
 from crystalvae.screening.campaign import Campaign
@@ -24,6 +25,8 @@ from crystalvae.screening.stability import (
     add_stability,
     stability_summary,
 )
+from crystalvae.training.config import Source
+from crystalvae.training.data import load_sources
 from tests.conftest import REFERENCE
 
 METALS = ("Cu", "Au", "Pd", "Ni")
@@ -146,6 +149,47 @@ def test_energies_are_computed_once(tmp_path, steps):
     assert again.lowest == hull.lowest
     assert "-3.[" not in file.read_text()
     assert file.read_text().endswith("\n")
+
+
+def test_a_data_set_learns_its_energies(tmp_path, capsys):
+    copper, gold, alloy = known_crystals()
+    metals = [("Cu", "bcc", 2.87), ("Cu", "bcc", 3.1), ("Pd", "fcc", 3.9)]
+    atoms = [bulk(symbol, kind, a=length) for symbol, kind, length in metals]
+    own = [gold, *map(AsymmetricUnit.from_atoms, atoms)]
+    for name, crystals in (("own", own), ("known", [copper, gold, alloy])):
+        ids = [str(i) for i in range(len(crystals))]
+        write_packed(tmp_path / name, pack(crystals), ids, {})
+    command = ["energies", str(tmp_path / "own"), "-o", str(tmp_path / "labelled")]
+    command += ["--reference", str(tmp_path / "known"), "--potential", "emt"]
+    assert main([*command, "--workers", "1", "--no-progress"]) == 0
+    assert "4 of 4 crystals have an energy, 3 of them" in capsys.readouterr().out
+    labelled = PackedDataset(tmp_path / "labelled")
+    assert [c.formula for c in labelled] == [c.formula for c in own]
+    energy = labelled.properties["energy_emt"]
+    for crystal, value in zip(own, energy):
+        atoms = crystal.to_atoms()
+        atoms.calc = load_potential("emt")
+        expected = atoms.get_potential_energy() / len(atoms)
+        assert value == pytest.approx(expected, abs=1e-5)
+    above = labelled.properties["e_above_hull_emt"]
+    assert above[0] == pytest.approx(0, abs=1e-6)
+    assert above[2] - above[1] == pytest.approx(energy[2] - energy[1])
+    assert np.isnan(above[3])
+    again = [*command, "--workers", "1", "--no-progress", "--relax-some", "5"]
+    assert main(again) == 0
+    lowered = PackedDataset(tmp_path / "labelled")
+    left = lowered.info["left_by_relaxing"]
+    relaxed = relax(own[2].to_atoms(), load_potential("emt"), max_steps=50).energy
+    assert left == pytest.approx(1 - (energy[2] - relaxed) / above[2], abs=1e-3)
+    assert 0.05 < left < 0.5
+    below = lowered.properties["e_above_hull_emt"]
+    np.testing.assert_allclose(below, np.where(above > 0, left * above, above))
+    source = Source("labelled", columns={"e_above_hull": "e_above_hull_emt"})
+    learned = load_sources([source], tmp_path, DecoderConfig(), "e_above_hull")
+    np.testing.assert_allclose(learned.labels, below[:3], atol=1e-6)
+    assert main([*command[:3], str(tmp_path / "own"), *command[4:]]) == 1
+    assert "was not made by energies" in capsys.readouterr().err
+    assert len(PackedDataset(tmp_path / "own")) == 4
 
 
 def test_what_failed_is_tried_again(tmp_path, caplog):

@@ -12,6 +12,7 @@ from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import pack, write_packed
 from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.pretrained import save_model
+from crystalvae.stability.network import StabilityNetwork
 from crystalvae.stability.pretrained import load_stability
 from crystalvae.stability.score import stability_estimates
 from crystalvae.training.rows import read_rows
@@ -128,6 +129,27 @@ def test_a_refiner_of_another_shape_is_refused(dataset, tiny_model, tmp_path):
     save_model(tiny_model, tmp_path / "model")
     with pytest.raises(ConfigError, match="no refiner"):
         StabilityTrainer(config, tmp_path, tmp_path / "z", "cpu")
+
+
+def test_it_goes_on_from_a_stability_network(dataset, tiny_model, tmp_path):
+    tiny_model.refiner = tiny_refiner()
+    torch.manual_seed(3)
+    tiny_model.stability = StabilityNetwork(TINY)
+    save_model(tiny_model, tmp_path / "model")
+    config = dataclasses.replace(
+        run_config(dataset, 1), init="model", start="stability"
+    )
+    trainer = StabilityTrainer(config, tmp_path, tmp_path / "x", "cpu")
+    for name, value in tiny_model.stability.state_dict().items():
+        torch.testing.assert_close(
+            trainer.network.state_dict()[name], value, atol=1e-3, rtol=1e-3
+        )
+    tiny_model.stability = None
+    save_model(tiny_model, tmp_path / "model")
+    with pytest.raises(ConfigError, match="no stability network"):
+        StabilityTrainer(config, tmp_path, tmp_path / "y", "cpu")
+    with pytest.raises(ConfigError, match="start is one of refiner, stability"):
+        from_dict(StabilityRun, {"start": "noise"})
 
 
 def test_from_the_command_line(dataset, tmp_path):
