@@ -325,7 +325,8 @@ class CrystalVAE(nn.Module):
             seed: any integer; the same gives the same crystals.
             elements: symbols of those that may occur; None is all.
             exclude: symbols of those that must not occur.
-            require: symbols of those that must occur.
+            require: symbols of those that must occur; ``Mn/Fe/Co`` is at least one of
+                these.
             composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
             space_groups: numbers, ranges or symbols of those that may occur, such as
                 ``"62,139-142,R-3m"`` or ``[62, "R-3m"]``; None is all.

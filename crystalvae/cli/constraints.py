@@ -19,7 +19,9 @@ def add_constraint_options(parser: argparse.ArgumentParser) -> None:
         "--exclude", metavar="Tl,Cd,...", help="elements that must not occur"
     )
     parser.add_argument(
-        "--require", metavar="Li,O,...", help="elements that must occur"
+        "--require",
+        metavar="Li,O,...",
+        help="elements that must occur; Mn/Fe/Co is at least one of these",
     )
     parser.add_argument(
         "--composition",
@@ -58,6 +60,7 @@ def parse_constraints(args: argparse.Namespace):
         parse_elements,
         parse_formula,
         parse_range,
+        parse_required,
         parse_space_groups,
     )
 
@@ -66,10 +69,8 @@ def parse_constraints(args: argparse.Namespace):
         composition = parse_formula(args.composition, "--composition")
     if args.elements is not None:
         elements = parse_elements(args.elements)
-    required, excluded = (
-        frozenset() if given is None else parse_elements(given)
-        for given in (args.require, args.exclude)
-    )
+    required, any_of = parse_required(args.require or ())
+    excluded = parse_elements(args.exclude or ())
     if args.space_group is not None:
         groups = parse_space_groups(args.space_group)
     low, high = (
@@ -77,4 +78,6 @@ def parse_constraints(args: argparse.Namespace):
         if args.num_atoms is None
         else parse_range(args.num_atoms, "--num-atoms")
     )
-    return Constraints(composition, elements, groups, low, high, required, excluded)
+    return Constraints(
+        composition, elements, groups, low, high, required, excluded, any_of
+    )

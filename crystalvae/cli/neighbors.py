@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         refine=args.refine,
         conditions=args.condition,
         condition_strength=args.condition_strength,
+        checks=args.checks,
         likely_stable=args.likely_stable,
         constraints=constraints,
         progress=args.progress,

@@ -177,6 +177,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=number, default=1.0, help="of every choice (%(default)s)"
     )
     add_condition_option(parser)
+    add_checks_option(parser)
     add_likely_stable_option(parser)
     add_refine_option(parser)
 
@@ -189,6 +190,7 @@ def search_settings(args: argparse.Namespace, model: CrystalVAE) -> dict[str, An
         sampling_defaults,
         told_around,
     )
+    from crystalvae.screening.checks import parse_checks
 
     beta = default_beta(model) if args.beta is None else args.beta
     how = sampling_defaults(
@@ -205,9 +207,21 @@ def search_settings(args: argparse.Namespace, model: CrystalVAE) -> dict[str, An
         "temperature": args.temperature,
         "conditions": how["conditions"],
         "condition_strength": how["condition_strength"],
+        "checks": list(parse_checks(args.checks)),
         "likely_stable": args.likely_stable,
         "refine": asdict(refinement_of(model, args.refine, purpose="design")),
     }
+
+
+def add_checks_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--checks``."""
+    parser.add_argument(
+        "--checks",
+        metavar="NAME,...",
+        help="what must hold: some of volume, density, distance, radii, smact, "
+        "charge and group (all but smact); leave out charge where borides, silicides, "
+        "polyanions or mixed valence are wanted that it does not know",
+    )
 
 
 def add_likely_stable_option(parser: argparse.ArgumentParser) -> None:

@@ -45,14 +45,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "-n",
         type=int,
         default=20,
-        help="structures for each composition (%(default)s)",
+        help="structures for each composition, and for each size of its cell "
+        "(%(default)s)",
     )
     parser.add_argument(
         "--draws",
         type=int,
         metavar="D",
-        help="draws for each composition, out of which the -n distinct ones that came "
-        "most often are kept (-n draws, all kept)",
+        help="draws for each composition and size of its cell, out of which the -n "
+        "distinct ones that came most often are kept (-n draws, all kept)",
     )
     parser.add_argument(
         "--formula-units",
@@ -230,11 +231,21 @@ def _predict_formula(
     cells: list[dict[int, int]],
 ) -> int:
     from crystalvae.design.analogues import analogue_names
+    from crystalvae.design.familiar import cells_left_out
     from crystalvae.design.output import write_crystals
-    from crystalvae.design.ranking import distinct_ranked, numbered_rows
+    from crystalvae.design.ranking import (
+        distinct_ranked,
+        how_ranked,
+        numbered_rows,
+    )
     from crystalvae.errors import CrystalVAEError
     from crystalvae.screening.uniqueness import is_known
 
+    left_out = None
+    if not (args.formula_units or args.num_atoms):
+        left_out = cells_left_out(model, cells, MOST_UNITS)
+    if left_out is not None:
+        logger.warning(left_out)
     listed, analogues = _listed(args), _analogues(args)
     draws = _draw(args, model, cells, args.draws or args.n, analogues=analogues)
     drawn = [crystal for own in draws for crystal in own]
@@ -283,7 +294,8 @@ def _predict_formula(
         "distinct": distinct,
         "written": len(ranked),
         "fallen": fallen,
-        "note": _how_ranked(model),
+        **({} if left_out is None else {"left_out": left_out}),
+        "note": how_ranked(model),
     }
     write_crystals(directory, crystals, names, rows, summary)
     fell = ", ".join(f"{n} {reason}" for reason, n in fallen.items() if n)
@@ -292,17 +304,6 @@ def _predict_formula(
         f"({fell or 'none'} fell); first {crystals[0]}"
     )
     return 0
-
-
-def _how_ranked(model: Any) -> str:
-    from crystalvae.design.ranking import NAT
-
-    if model.stability is None:
-        return "ranked by the model's log-likelihood; no energy was computed"
-    return (
-        "ranked by the model's log-likelihood less the estimated energy above the hull "
-        f"in units of {1000 * NAT:g} meV/atom (score); no energy was computed"
-    )
 
 
 def _most_drawn(ranked: list, num: int) -> list:

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         write_table,
         write_text,
     )
-    from crystalvae.design.reconstruct import reconstruct
+    from crystalvae.design.reconstruct import encoding_gaps, reconstruct
     from crystalvae.errors import DataError, InvalidStructureError
     from crystalvae.model import CrystalVAE
 
@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
             model, crystals, beta=args.beta, search=search, advance=bar.update
         )
     seconds = time.perf_counter() - began
+    gaps = encoding_gaps(model, crystals, found, beta=args.beta)
     predictions = [None if c is None else c.to_structure() for c in found]
     distances = match_distances(predictions, references, num_workers=args.workers)
     used: set[str] = set()
@@ -103,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
         if crystal is None:
             row["error"] = "incomplete"
             continue
+        row["encoding_distance"] = round(gaps[place], 4)
         row["valid"] = benchmark_valid(crystal)
         row["composition_right"] = crystal.composition == crystals[place].composition
         row["group_right"] = crystal.number == crystals[place].number

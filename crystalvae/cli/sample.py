@@ -11,6 +11,7 @@ from crystalvae.cli.constraints import (
     parse_constraints,
 )
 from crystalvae.cli.options import (
+    add_checks_option,
     add_draw_options,
     add_likely_stable_option,
     add_machine_options,
@@ -41,6 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action="store_true",
         help="write also what StructureMatcher finds equal to an earlier one",
     )
+    add_checks_option(parser)
     add_likely_stable_option(parser)
     parser.add_argument(
         "--unlisted",
@@ -72,8 +74,9 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.design.sample import draw_checked
     from crystalvae.design.settings import sampling_defaults
     from crystalvae.model import CrystalVAE
+    from crystalvae.screening.checks import parse_checks
 
-    constraints = parse_constraints(args)
+    constraints, checks = parse_constraints(args), parse_checks(args.checks)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     constraints.check(model.config.decoder)
     if args.likely_stable is not None:
@@ -91,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         args.n,
         seed=args.seed,
         raw=args.raw,
+        checks=checks,
         progress=args.progress,
         num_workers=args.workers,
         **draw_options(args),
@@ -107,12 +111,12 @@ def run(args: argparse.Namespace) -> int:
     for name, item, estimate in zip(
         names, kept, estimate_columns(model, crystals, num_workers=args.workers)
     ):
-        checks = {
+        verdicts = {
             f"{check}_ok": "" if result.passed is None else result.passed
             for check, result in item.results.items()
         }
         rows.append(
-            {"file": f"{name}.cif", **describe(item.crystal), **estimate, **checks}
+            {"file": f"{name}.cif", **describe(item.crystal), **estimate, **verdicts}
             | {"seed": args.seed, "draw": item.index}
         )
     seconds = time.perf_counter() - began
@@ -121,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         "model": str(args.model),
         "seed": args.seed,
         "raw": args.raw,
+        "checks": list(checks),
         "repeats": args.repeats or args.raw,
         "n": args.n,
         "batch_size": report.batch_size,

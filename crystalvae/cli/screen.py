@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
-from crystalvae.cli.options import add_machine_options, at_least, named
+from crystalvae.cli.options import (
+    add_checks_option,
+    add_machine_options,
+    at_least,
+    named,
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -22,19 +28,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="known crystals that novelty is judged against, and that make the hull; "
         "may be given several times",
     )
-    parser.add_argument("--checks", help="names, comma-separated (all but smact)")
+    add_checks_option(parser)
     parser.add_argument(
         "--rank-by",
         metavar="SCORE",
-        help="novelty, density, volume, num_sites, or a number of the input, lowest "
-        "first (novelty, with --estimate what that says)",
+        help="novelty, density, volume or stable_probability, highest first; "
+        "num_sites, another estimate or a number of the input, lowest first (novelty; "
+        "with --estimate the probability)",
+    )
+    parser.add_argument(
+        "--highest-first",
+        action="store_true",
+        help="rank the highest of --rank-by first in any case",
     )
     parser.add_argument(
         "--estimate",
         metavar="MODEL",
         help="add what the networks of this model (mp_20) expect of each crystal, the "
         "energy above the hull and the probability of being stable, and rank by the "
-        "latter: quick signs, before any --relax",
+        "latter: quick signs, before any --relax; of copies the best is kept",
     )
     parser.add_argument(
         "--top", type=at_least(0), default=1000, help="crystals written (%(default)s)"
@@ -88,14 +100,12 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.errors import ConfigError
     from crystalvae.screening.campaign import (
         WORK,
-        add_columns,
         finish,
         funnel,
-        rank_again,
         screen,
         table_rows,
     )
-    from crystalvae.screening.checks import DEFAULT
+    from crystalvae.screening.checks import parse_checks
     from crystalvae.screening.energies import energy_file
     from crystalvae.screening.engine import summarize
     from crystalvae.screening.potentials import load_potential
@@ -106,45 +116,38 @@ def run(args: argparse.Namespace) -> int:
         relaxed_frames,
         stability_summary,
     )
+    from crystalvae.screening.tables import ESTIMATES
 
     calculator = None
     if args.relax is not None:
         if args.reference is None:
             raise ConfigError("--relax needs a --reference, which makes the hull")
         calculator = load_potential(args.relax)
-    judge = None
-    rank_by = args.rank_by or "novelty"
+    estimates = None
     if args.estimate is not None:
         from crystalvae.design.estimates import estimate_columns, require_estimates
         from crystalvae.model import CrystalVAE
-        from crystalvae.screening.tables import PROBABILITY
 
         judge = CrystalVAE.from_pretrained(args.estimate)
-        column = require_estimates(judge)
+        require_estimates(judge)
+        estimates = partial(estimate_columns, judge, num_workers=args.workers)
     directory = resume_directory(args.output, WORK)
     reference = None if args.reference is None else open_known(args.reference)
     campaign = screen(
         args.input,
         directory,
-        names=[name.strip() for name in args.checks.split(",")]
-        if args.checks
-        else DEFAULT,
+        names=parse_checks(args.checks),
         reference=reference,
         reference_name=named(args.reference),
-        rank_by=rank_by,
+        rank_by=args.rank_by,
+        highest=args.highest_first,
+        estimates=estimates,
         num_workers=args.workers,
         scheduler=args.scheduler,
         progress=args.progress,
     )
-    if judge is not None:
-        crystals = [campaign.inspected[place].crystal for place in campaign.survivors]
-        columns = estimate_columns(judge, crystals, num_workers=args.workers)
-        add_columns(campaign, columns)
-        if args.rank_by is None:
-            rank_again(campaign, column, highest=column == PROBABILITY)
-            rank_by = f"{column} of {args.estimate}"
-    if rank_by != "novelty" or reference is not None:
-        campaign.ranked_by = rank_by
+    if args.estimate is not None and campaign.ranked_by in ESTIMATES:
+        campaign.ranked_by += f" of {args.estimate}"
     stability, relaxed = {}, None
     if args.relax is not None:
         options = StabilityOptions(

@@ -22,14 +22,31 @@ def read_entries(path: str, limit: int | None = None, seed: int = 0) -> list[Ent
     """All entries of an input, or a random choice of ``limit``.
 
     Raises:
-        DataError: the input cannot be read, or is a prepared data set.
+        DataError: the input cannot be read.
     """
     if (Path(path) / MANIFEST).exists():
-        raise DataError(
-            f"{path} is a prepared data set; give the structures themselves"
-        )
+        known = PackedDataset(path)
+        rows = chosen_rows(len(known), limit, seed)
+        return [_entry_of(known, row) for row in rows]
     entries = list(read_structures(path))
     return [entries[row] for row in chosen_rows(len(entries), limit, seed)]
+
+
+def _entry_of(known: PackedDataset, row: int) -> Entry:
+    """A crystal of a packed data set, as if it had been read."""
+    from crystalvae.data.readers.base import Entry
+
+    crystal = known[row]
+    lattice, coords, species, _ = crystal.expand_primitive()
+    return Entry(
+        known.material_ids[row],
+        f"{known.path}:{row}",
+        lattice,
+        coords,
+        species,
+        {name: float(values[row]) for name, values in known.properties.items()},
+        crystal.number,
+    )
 
 
 def chosen_rows(size: int, limit: int | None = None, seed: int = 0) -> Sequence[int]:

@@ -160,7 +160,7 @@ class Batches:
     ) -> tuple[torch.Tensor, torch.Tensor | None, Held | None]:
         """Latent vectors, what is told, compositions where elements are required."""
         limits = self.constraints or Constraints()
-        choosy = bool(limits.required) and limits.composition is None
+        choosy = bool(limits.needs) and limits.composition is None
         z = self.model.prior_sample(
             self.batch_size * (CANDIDATES if choosy else 1),
             beta=self.beta,

@@ -10,7 +10,7 @@ from crystalvae.design.batches import workers_for
 from crystalvae.errors import ConfigError
 from crystalvae.parallel import ordered_map
 from crystalvae.refinement.score import residuals
-from crystalvae.screening.tables import ENERGY, PROBABILITY, RESIDUAL
+from crystalvae.screening.base import ENERGY, PROBABILITY, RESIDUAL
 from crystalvae.stability.score import stability_estimates
 
 if TYPE_CHECKING:

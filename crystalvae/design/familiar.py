@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ase.data import atomic_numbers, chemical_symbols
@@ -51,8 +51,9 @@ def beyond_training(
         if constraints.composition is not None:
             compositions.append(constraints.composition)
         sizes.append(constraints.min_atoms)
-        wanted |= constraints.required
         unseen = {atomic_numbers[symbol] for symbol in unseen_elements(model)}
+        for own in constraints.needs:
+            wanted |= own if own <= unseen else set()
         allowed = constraints.allowed
         if allowed is not None and allowed <= unseen:
             wanted |= allowed
@@ -71,4 +72,26 @@ def beyond_training(
     return (
         f"this model learned {' and '.join(faults)} in the primitive cell; what it "
         "makes of that is a guess"
+    )
+
+
+def cells_left_out(
+    model: CrystalVAE, cells: Sequence[dict[int, int]], units: int
+) -> str | None:
+    """A sentence on cells of a formula that a model is too small for; None if none.
+
+    Args:
+        model: the model.
+        cells: what is tried: a formula once, twice and so on.
+        units: formula units that would be tried of a small formula.
+    """
+    most = model.card.get(TRAINED_ON, {}).get("max_atoms")
+    size = sum(cells[0].values())
+    if most is None or len(cells) >= units or (len(cells) + 1) * size <= most:
+        return None
+    return (
+        f"cells of {(len(cells) + 1) * size} and more atoms are left out, for this "
+        f"model was trained on crystals of at most {most} atoms; if the compound has "
+        "such a cell, its structure is not among these (--formula-units tries it "
+        "nonetheless)"
     )

@@ -203,7 +203,7 @@ def describe(crystal: AsymmetricUnit) -> dict[str, Any]:
         "space_group": crystal.number,
         "symbol": crystal.symbol,
         "num_sites": len(crystal.wyckoffs),
-        "num_atoms": crystal.num_primitive_atoms,
+        "num_primitive_atoms": crystal.num_primitive_atoms,
         "volume_per_atom": round(crystal.volume / crystal.num_atoms, 4),
         "mass_density": round(crystal.density, 4),
         **dict(zip(("a", "b", "c", "alpha", "beta", "gamma"), cell)),

@@ -20,9 +20,8 @@ from crystalvae.errors import InvalidStructureError
 from crystalvae.geometry.lattice import FREE_COORDS
 from crystalvae.graph import orbit_graph
 from crystalvae.parallel import process_map
-from crystalvae.screening.base import Candidate
+from crystalvae.screening.base import ENERGY, Candidate
 from crystalvae.screening.checks import first_failure, run_checks
-from crystalvae.screening.tables import ENERGY
 from crystalvae.screening.uniqueness import duplicate_of
 from crystalvae.stability.network import HIGHEST
 from crystalvae.symmetry.tables import symmetry_tables
@@ -42,7 +41,7 @@ ALIKE = 5.0
 """Within so many nats the simplest of matching crystals stands for them."""
 FEW = 256
 """Crystals that one process compares sooner than two start."""
-CHECKS = ("volume", "shape", "density", "distance", "radii")
+CHECKS = ("volume", "density", "distance", "radii")
 """What a prediction for a formula must pass; its chemistry is the user's choice."""
 
 
@@ -223,7 +222,7 @@ class Prediction:
     """Of those that match, the one of fewest atoms and free numbers whose score is
     within :data:`ALIKE` of the best."""
     score: float
-    """The best of their :func:`scores`."""
+    """Its :func:`scores`."""
     likelihood: float
     """Its :func:`log_likelihoods`."""
     draw: int
@@ -281,6 +280,19 @@ def distinct_ranked(
         best = merit[places[0]]
         own = min((p for p in places if merit[p] >= best - ALIKE), key=simplicity)
         found.append(
-            Prediction(passed[own], best, likelihoods[own], kept[own], len(places))
+            Prediction(
+                passed[own], merit[own], likelihoods[own], kept[own], len(places)
+            )
         )
+    found.sort(key=lambda item: -item.score)
     return found, dict(fallen)
+
+
+def how_ranked(model: CrystalVAE) -> str:
+    """What :func:`scores` are, in a sentence for summaries."""
+    if model.stability is None:
+        return "ranked by the model's log-likelihood; no energy was computed"
+    return (
+        "ranked by the model's log-likelihood less the estimated energy above the hull "
+        f"in units of {1000 * NAT:g} meV/atom (score); no energy was computed"
+    )

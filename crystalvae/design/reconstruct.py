@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -57,3 +58,35 @@ def reconstruct(
         if advance is not None:
             advance(len(index))
     return found
+
+
+def encoding_gaps(
+    model: CrystalVAE,
+    crystals: Sequence[AsymmetricUnit],
+    found: Sequence[AsymmetricUnit | None],
+    *,
+    beta: float | None = None,
+) -> list[float]:
+    """Euclidean distances of the encodings of crystals and their reconstructions.
+
+    Nearly nothing certifies a reconstruction without any look at the crystal itself.
+
+    Args:
+        model: the model.
+        crystals: what was encoded.
+        found: what :func:`reconstruct` made of each.
+        beta: the knob that it was given.
+
+    Returns:
+        One a crystal; infinite where there is no reconstruction.
+    """
+    gaps = [math.inf] * len(crystals)
+    rows = [row for row, crystal in enumerate(found) if crystal is not None]
+    if rows:
+        first, second = (
+            model.encode([own[row] for row in rows], beta=beta).mu
+            for own in (crystals, found)
+        )
+        for row, gap in zip(rows, (first - second).norm(dim=1).tolist()):
+            gaps[row] = gap
+    return gaps

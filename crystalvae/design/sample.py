@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -29,7 +29,12 @@ from crystalvae.design.settings import sampling_defaults
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.parallel import ordered_map
 from crystalvae.screening.base import Candidate, CheckResult
-from crystalvae.screening.checks import DEFAULT, first_failure, run_checks
+from crystalvae.screening.checks import (
+    DEFAULT,
+    first_failure,
+    parse_checks,
+    run_checks,
+)
 from crystalvae.screening.uniqueness import Distinct
 
 if TYPE_CHECKING:
@@ -107,6 +112,7 @@ def draw_checked(
     num: int,
     *,
     raw: bool = False,
+    checks: str | Sequence[str] | None = None,
     known: Callable[..., list[bool]] | None = None,
     distinct: bool = False,
     progress: bool = False,
@@ -123,6 +129,8 @@ def draw_checked(
         model: the model.
         num: crystals wanted.
         raw: keep every complete draw among the first ``num``, whatever the checks say.
+        checks: names of what must hold, of
+            :data:`crystalvae.screening.checks.CHECKS`; None is all but ``smact``.
         known: says which of several crystals are known, as
             :class:`~crystalvae.design.alike.Listed` does; these fall. None asks
             nothing.
@@ -146,6 +154,7 @@ def draw_checked(
     strange = beyond_training(model, options.get("constraints"))
     if strange is not None:
         logger.warning(strange)
+    names = parse_checks(checks)
     limit = num if raw else max_draws or MAX_DRAWS_PER_CRYSTAL * max(num, 20)
     kept: list[Draw] = []
     size = options.pop("batch_size", None) or batch_size_for(
@@ -156,7 +165,7 @@ def draw_checked(
     each = batches(
         model,
         batch_size=size,
-        checks=partial(check_crystal, stop_at_failure=not raw),
+        checks=partial(check_crystal, names=names, stop_at_failure=not raw),
         **options,
     )
 
@@ -211,10 +220,13 @@ def _drop_known(batch: list[Checked], known: Callable[..., list[bool]]) -> None:
 
 
 def check_crystal(
-    crystal: AsymmetricUnit, *, stop_at_failure: bool = False
+    crystal: AsymmetricUnit,
+    *,
+    names: Sequence[str] = DEFAULT,
+    stop_at_failure: bool = False,
 ) -> dict[str, CheckResult]:
-    """Run the default checks on a crystal's primitive cell."""
-    return run_checks(Candidate.of(crystal), DEFAULT, stop_at_failure=stop_at_failure)
+    """Run checks on a crystal's primitive cell."""
+    return run_checks(Candidate.of(crystal), names, stop_at_failure=stop_at_failure)
 
 
 def draw(

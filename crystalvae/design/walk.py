@@ -46,7 +46,7 @@ def _mean_of(what: str) -> Callable[[AsymmetricUnit], float]:
 
 DESCRIPTORS: dict[str, Callable[[AsymmetricUnit], float]] = {
     **COMPUTED,
-    "num_atoms": lambda crystal: crystal.num_primitive_atoms,
+    "num_primitive_atoms": lambda crystal: crystal.num_primitive_atoms,
     "num_sites": lambda crystal: len(crystal.wyckoffs),
     "num_elements": lambda crystal: len(crystal.composition),
     "space_group": lambda crystal: crystal.number,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,28 @@ def parse_elements(symbols: Iterable[str]) -> frozenset[int]:
     if isinstance(symbols, str):
         symbols = symbols.replace("-", ",").split(",")
     return frozenset(parse_element(symbol.strip()) for symbol in symbols)
+
+
+def parse_required(
+    given: Iterable[str],
+) -> tuple[frozenset[int], tuple[frozenset[int], ...]]:
+    """Elements that must occur, and sets of which one must.
+
+    Args:
+        given: symbols, or alternatives such as ``Mn/Fe/Co``; or a text with commas
+            between them.
+
+    Returns:
+        Atomic numbers; and those of each set of alternatives.
+
+    Raises:
+        ConfigError: one of them is no element.
+    """
+    if isinstance(given, str):
+        given = given.replace("-", ",").split(",")
+    sets = [parse_elements(part.split("/")) for part in given]
+    single = frozenset(chain.from_iterable(own for own in sets if len(own) == 1))
+    return single, tuple(own for own in sets if len(own) > 1)
 
 
 def parse_range(text: str, what: str) -> tuple[int, int]:
@@ -156,6 +179,8 @@ class Constraints:
     """Atomic numbers that must occur."""
     excluded: frozenset[int] = frozenset()
     """Atomic numbers that must not occur."""
+    any_of: tuple[frozenset[int], ...] = ()
+    """Sets of atomic numbers; of each at least one must occur."""
 
     @classmethod
     def of(
@@ -173,7 +198,8 @@ class Constraints:
         Args:
             elements: symbols of those that may occur; None is all.
             exclude: symbols of those that must not occur.
-            require: symbols of those that must occur.
+            require: symbols of those that must occur; ``Mn/Fe/Co`` is at least one of
+                these.
             composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
             space_groups: numbers or symbols of those that may occur, as
                 :func:`parse_space_groups` takes them; None is all.
@@ -185,6 +211,7 @@ class Constraints:
         if isinstance(num_atoms, Integral):
             num_atoms = (num_atoms, num_atoms)
         low, high = num_atoms or (1, None)
+        required, any_of = parse_required(require)
         if space_groups is not None:
             space_groups = parse_space_groups(space_groups)
         return cls(
@@ -193,9 +220,18 @@ class Constraints:
             space_groups=space_groups,
             min_atoms=low,
             max_atoms=high,
-            required=parse_elements(require),
+            required=required,
             excluded=parse_elements(exclude),
+            any_of=any_of,
         )
+
+    @property
+    def needs(self) -> list[frozenset[int]]:
+        """Sets of atomic numbers that may occur, of each of which one must."""
+        sets = [frozenset([z]) for z in sorted(self.required)]
+        sets += [own for own in self.any_of if not own & self.required]
+        allowed = self.allowed
+        return sets if allowed is None else [own & allowed for own in sets]
 
     @property
     def allowed(self) -> frozenset[int] | None:
@@ -215,7 +251,7 @@ class Constraints:
             and (allowed is None or composition.keys() <= allowed)
             and (self.space_groups is None or crystal.number in self.space_groups)
             and (self.composition is None or composition == self.composition)
-            and self.required <= composition.keys()
+            and all(own & composition.keys() for own in self.needs)
         )
 
     def check(self, limits: DecoderConfig) -> None:
@@ -239,12 +275,19 @@ class Constraints:
             raise ConfigError(f"space groups go from 1 to {MAX_GROUP}")
         if groups is not None and not groups:
             raise ConfigError("no space group is allowed")
-        wanted = len(self.required)
+        wanted = len(self.needs)
         if wanted > limits.max_elements or (most is not None and wanted > most):
             raise ConfigError(f"{wanted} elements are required, and fewer fit")
         for possible in (self.elements, self.composition):
             if possible is not None and not self.required <= set(possible):
                 raise ConfigError("an element that is required is not allowed")
+        for own in self.any_of:
+            possible = own if allowed is None else own & allowed
+            if self.composition is not None:
+                possible = possible.intersection(self.composition)
+            if not possible:
+                names = "/".join(chemical_symbols[z] for z in sorted(own))
+                raise ConfigError(f"none of {names} is allowed, and one is required")
         if self.composition is None:
             kinds = limits.max_elements
             if allowed is not None:

@@ -16,6 +16,7 @@ from crystalvae.geometry.lattice import (
     coords_to_lattice,
 )
 from crystalvae.heads.composition import MASKED
+from crystalvae.nn.wyckoff import MAX_Z
 from crystalvae.symmetry.completion import can_complete
 
 if TYPE_CHECKING:
@@ -59,8 +60,13 @@ class Decoding:
         self.constraints = constraints
         self.generator = generator
         self.held = held
-        required = sorted(constraints.required)
-        self.required = torch.tensor(required, dtype=torch.long, device=z.device)
+        needs = constraints.needs
+        self.meets = torch.zeros(len(needs), MAX_Z, dtype=torch.bool, device=z.device)
+        for row, own in enumerate(needs):
+            self.meets[row, list(own)] = True
+        latest = [max(own, default=0) for own in needs]
+        self.latest = torch.tensor(latest, dtype=torch.long, device=z.device)
+        self.missing = self.meets.new_ones(len(z), len(needs))
         self.z = self.decoder.gated(z, beta)
         if told is not None:
             shift = self.decoder.conditions(told, beta)
@@ -108,7 +114,7 @@ class Decoding:
                 if step:
                     logits[:, 0] += self.options.stop_bias
                 logits = self._limit_elements(logits, total, step)
-                allowed = self._require_elements(logits, previous, total, step)
+                allowed = self._require_elements(logits, total, step)
                 self._weigh("element", allowed, logits, ~done)
                 element = self.draw("element", allowed)
                 counts_of = head.count_logits(self.state, self.z, element)
@@ -122,6 +128,7 @@ class Decoding:
                 count = torch.where(keep, self.held.count[:, step], count)
             element = element.masked_fill(done, 0)
             count = count.masked_fill(element == 0, 0)
+            self.missing = self._missing_after(element)
             token = self.decoder.species(element) + self.decoder.count(count)
             ahead = self.decoder.element_readout(self.z, step + 1, step + 2)
             ahead = ahead * (element > 0)[:, None, None]
@@ -158,25 +165,24 @@ class Decoding:
             logits[:, 0] = 0.0
         return logits
 
-    def _later(self, after: Tensor) -> Tensor:
-        """Which required elements, ascending, come after given ones ``(B, R)``."""
-        return self.required > after[:, None]
+    def _missing_after(self, element: Tensor) -> Tensor:
+        """Which needs are still open once an element is there ``(B, R)``."""
+        return self.missing & ~self.meets[:, element].T
 
-    def _require_elements(
-        self, logits: Tensor, previous: Tensor, total: Tensor, step: int
-    ) -> Tensor:
-        """Neither stop before nor go past an element that must still come."""
-        if not self.constraints.required:
+    def _require_elements(self, logits: Tensor, total: Tensor, step: int) -> Tensor:
+        """Neither stop before a need is met nor go past the last chance to meet it."""
+        if not len(self.latest):
             return logits
-        later = self._later(previous)
-        missing = later.sum(1)
-        coming = torch.where(later, self.required, logits.shape[1]).amin(1)[:, None]
-        z = torch.arange(logits.shape[1], device=self.device)
+        size = logits.shape[1]
+        missing = self.missing.sum(1)
+        coming = torch.where(self.missing, self.latest, size).amin(1)[:, None]
+        z = torch.arange(size, device=self.device)
         banned = (z > coming) | ((z == 0) & (missing > 0)[:, None])
         tight = missing >= self.config.max_elements - step
         if self.constraints.max_atoms is not None:
             tight |= missing >= self.constraints.max_atoms - total
-        banned |= (tight & (missing > 0))[:, None] & (z != coming)
+        helps = (self.missing[:, :, None] & self.meets[:, :size]).any(1)
+        banned |= (tight & (missing > 0))[:, None] & ~helps
         logits = logits.masked_fill(banned, MASKED)
         # what is required comes, however unlikely
         lost = (logits.amax(1) <= MASKED / 2) & (missing > 0)
@@ -185,16 +191,17 @@ class Decoding:
         return logits
 
     def _leave_room(self, logits: Tensor, element: Tensor, total: Tensor) -> Tensor:
-        """Leave an atom for each required element that is still to come."""
-        if not self.constraints.required or self.constraints.max_atoms is None:
+        """Leave an atom for each need that is still open."""
+        if not len(self.latest) or self.constraints.max_atoms is None:
             return logits
-        room = self.constraints.max_atoms - total - self._later(element).sum(1)
+        room = self.constraints.max_atoms - total
+        room = room - self._missing_after(element).sum(1)
         amount = torch.arange(logits.shape[1], device=self.device)
         return logits.masked_fill(amount > room.clamp(min=1)[:, None], MASKED)
 
     def _weigh(self, part: str, allowed: Tensor, free: Tensor, rows: Tensor) -> None:
         """Note how much of the probability requirements left to a choice."""
-        if self.constraints.required:
+        if len(self.latest):
             cold = max(self.options.of(part), LEAST_TEMPERATURE)
             kept = (allowed / cold).logsumexp(1) - (free / cold).logsumexp(1)
             self.log_weight += kept.clamp(max=0).masked_fill(~rows, 0.0)

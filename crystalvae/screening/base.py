@@ -31,6 +31,12 @@ def element_array(name: str) -> np.ndarray:
     return values
 
 
+RESIDUAL = "residual"
+"""Column of :func:`crystalvae.refinement.score.residuals`."""
+ENERGY = "e_above_hull_estimate"
+"""Column of the energy above the hull that is expected after relaxation, eV/atom."""
+PROBABILITY = "stable_probability"
+"""Column of the probability that it is at most 0.1 eV/atom."""
 THRESHOLD = 0.1
 """eV/atom above the hull up to which a crystal counts as (meta)stable."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from crystalvae.data.jobs import fingerprint, open_work, structure_jobs
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.parallel import num_cores
-from crystalvae.screening.base import CheckResult
-from crystalvae.screening.checks import CHECKS, DEFAULT
+from crystalvae.screening.base import PROBABILITY, RESIDUAL, CheckResult
+from crystalvae.screening.checks import DEFAULT, parse_checks
 from crystalvae.screening.engine import Inspected, Inspector, inspect_all
 from crystalvae.screening.resume import load_pickle, save_pickle
 
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from crystalvae.data.packed import PackedDataset
     from crystalvae.screening.hull import Hull
 
+Estimates = Callable[[list["AsymmetricUnit"]], list[dict[str, float]]]
 WORK = ".work"
 SCORES = ("novelty", "density", "volume", "num_sites")
-"""What the survivors can be ranked by, besides numbers that came with the input."""
+"""What the survivors can be ranked by, besides estimates and numbers of the input."""
+HIGHEST = {"novelty", "density", "volume", PROBABILITY}
+"""Of what the highest comes first."""
 
 
 @dataclass
@@ -75,7 +79,9 @@ def screen(
     names: Sequence[str] = DEFAULT,
     reference: PackedDataset | Sequence[AsymmetricUnit] | None = None,
     reference_name: str | None = None,
-    rank_by: str = "novelty",
+    rank_by: str | None = None,
+    highest: bool = False,
+    estimates: Estimates | None = None,
     num_workers: int | None = None,
     scheduler: str | None = None,
     progress: bool = False,
@@ -91,8 +97,14 @@ def screen(
         names: checks to run.
         reference: known crystals; None leaves novelty not computed.
         reference_name: what to call them.
-        rank_by: ``novelty``, ``density`` (g/cm³) or ``volume`` (Å³ an atom), highest
-            first; ``num_sites``, or a number that came with the input, lowest first.
+        rank_by: ``novelty``, ``density`` (g/cm³), ``volume`` (Å³ an atom) or
+            ``stable_probability``, highest first; ``num_sites``, another estimate or a
+            number that came with the input, lowest first. None is the probability, or
+            the residual, where that is estimated, and novelty elsewhere.
+        highest: whether the highest comes first in any case.
+        estimates: what gives further columns of crystals in their order, as
+            :func:`crystalvae.design.estimates.estimate_columns`. Of copies the best by
+            these is kept, and without them the first.
         num_workers: processes; None is one a core.
         scheduler: address of a Dask scheduler that does the checks instead.
         progress: show a bar on stderr.
@@ -101,16 +113,12 @@ def screen(
         ConfigError: an unknown check.
         DataError: the input cannot be read or holds nothing.
     """
-    unknown = set(names) - set(CHECKS)
-    if unknown:
-        raise ConfigError(
-            f"unknown check {sorted(unknown)[0]!r}; known are {', '.join(CHECKS)}"
-        )
+    names = parse_checks(names)
     jobs = structure_jobs(source)
-    shards = _Shards(output / WORK, fingerprint(source, {"names": tuple(names)}))
+    shards = _Shards(output / WORK, fingerprint(source, {"names": names}))
     inspected = inspect_all(
         jobs,
-        Inspector(tuple(names), describe=True),
+        Inspector(names, describe=True),
         num_workers=num_workers,
         scheduler=scheduler,
         progress=progress,
@@ -119,43 +127,28 @@ def screen(
     )
     if not inspected:
         raise DataError(f"{source} holds no structures")
-    nearest = _compare(inspected, reference, num_workers)
-    survivors = [
-        place
-        for place, item in enumerate(inspected)
-        if item.crystal is not None and item.record.passed
-    ]
-    survivors = _rank(survivors, inspected, nearest, rank_by)
-    return Campaign(inspected, survivors, nearest, reference_name)
-
-
-def add_columns(campaign: Campaign, columns: Sequence[dict[str, float]]) -> None:
-    """Add to the survivors' rows.
-
-    Args:
-        campaign: a finished screening, changed in place.
-        columns: for each of ``campaign.survivors``, name → value.
-    """
-    for place, own in zip(campaign.survivors, columns):
-        campaign.extra.setdefault(place, {}).update(own)
-
-
-def rank_again(campaign: Campaign, column: str, *, highest: bool = False) -> None:
-    """Rank the survivors by a column that was added; those without it come last.
-
-    Args:
-        campaign: a finished screening, changed in place.
-        column: its name.
-        highest: whether the highest comes first.
-    """
-
-    def score(place: int) -> float:
-        value = campaign.extra.get(place, {}).get(column)
-        if value is None:
-            return float("inf")
-        return -value if highest else value
-
-    campaign.survivors = sorted(campaign.survivors, key=score)
+    places = [i for i, item in enumerate(inspected) if item.crystal is not None]
+    extra: dict[int, dict[str, Any]] = {}
+    if estimates is not None:
+        columns = estimates([inspected[place].crystal for place in places])
+        extra = {place: dict(own) for place, own in zip(places, columns)}
+        found = {name for own in extra.values() for name in own}
+        best = next((n for n in (PROBABILITY, RESIDUAL) if n in found), "novelty")
+        places.sort(key=_score(inspected, {}, extra, best, best in HIGHEST))
+        rank_by = rank_by or best
+    nearest = _compare(inspected, places, reference, num_workers)
+    rank_by = rank_by or "novelty"
+    _require_score(inspected, extra, rank_by)
+    if rank_by not in SCORES:
+        for place in places:
+            own = inspected[place].properties
+            if rank_by in own:
+                extra.setdefault(place, {}).setdefault(rank_by, own[rank_by])
+    score = _score(inspected, nearest, extra, rank_by, highest or rank_by in HIGHEST)
+    survivors = sorted(p for p in places if inspected[p].record.passed)
+    survivors.sort(key=score)
+    ranked_by = rank_by if rank_by != "novelty" or reference is not None else None
+    return Campaign(inspected, survivors, nearest, reference_name, extra, ranked_by)
 
 
 def finish(output: Path) -> None:
@@ -165,10 +158,14 @@ def finish(output: Path) -> None:
 
 def _compare(
     inspected: list[Inspected],
+    places: list[int],
     reference: PackedDataset | Sequence[AsymmetricUnit] | None,
     num_workers: int | None,
 ) -> dict[int, tuple[float, str]]:
-    """Add the verdicts ``unique`` and ``novel``; distances to the nearest known."""
+    """Add the verdicts ``unique`` and ``novel``; distances to the nearest known.
+
+    Of copies the one that comes first in ``places`` is unique.
+    """
     import numpy as np
 
     from crystalvae.screening.fingerprint import NearestKnown, reference_fingerprints
@@ -178,7 +175,6 @@ def _compare(
         find_known,
     )
 
-    places = [i for i, item in enumerate(inspected) if item.crystal is not None]
     crystals = [inspected[i].crystal for i in places]
     for own, first in enumerate(duplicate_of(crystals, num_workers=num_workers)):
         record = inspected[places[own]].record
@@ -210,31 +206,49 @@ def _compare(
     return nearest
 
 
-def _rank(
-    survivors: list[int],
+def _score(
     inspected: list[Inspected],
     nearest: dict[int, tuple[float, str]],
+    extra: dict[int, dict[str, Any]],
     rank_by: str,
-) -> list[int]:
-    def score(place: int) -> float:
-        item = inspected[place]
-        crystal = item.crystal
+    highest: bool,
+) -> Callable[[int], float]:
+    """What places are sorted by; those without a number come last."""
+
+    def value(place: int) -> float | None:
+        crystal = inspected[place].crystal
         if rank_by == "novelty":
-            return -nearest.get(place, (0.0, ""))[0]
+            return nearest.get(place, (0.0, ""))[0]
         if rank_by == "num_sites":
             return len(crystal.wyckoffs)
         if rank_by == "density":
-            return -crystal.density
+            return crystal.density
         if rank_by == "volume":
-            return -crystal.volume / crystal.num_atoms
-        return item.properties.get(rank_by, float("inf"))
+            return crystal.volume / crystal.num_atoms
+        return extra.get(place, {}).get(rank_by)
 
-    if rank_by not in SCORES and not any(rank_by in i.properties for i in inspected):
-        known = dict.fromkeys(name for item in inspected for name in item.properties)
-        raise ConfigError(
-            f"cannot rank by {rank_by!r}; known are {', '.join([*SCORES, *known])}"
-        )
-    return sorted(survivors, key=score)
+    def score(place: int) -> float:
+        found = value(place)
+        if found is None or math.isnan(found):
+            return math.inf
+        return -found if highest else found
+
+    return score
+
+
+def _require_score(
+    inspected: list[Inspected], extra: dict[int, dict[str, Any]], rank_by: str
+) -> None:
+    """Refuse to rank by what no crystal has.
+
+    Raises:
+        ConfigError: there is no such score.
+    """
+    known = dict.fromkeys(SCORES)
+    known.update(dict.fromkeys(name for own in extra.values() for name in own))
+    known.update(dict.fromkeys(name for i in inspected for name in i.properties))
+    if rank_by not in known:
+        raise ConfigError(f"cannot rank by {rank_by!r}; known are {', '.join(known)}")
 
 
 def funnel(campaign: Campaign) -> list[tuple[str, int]]:
@@ -272,7 +286,7 @@ def table_rows(campaign: Campaign) -> list[dict[str, Any]]:
         row.update(item.record.row())
         if item.crystal is not None:
             row["space_group"] = item.crystal.number
-            row["num_atoms"] = item.crystal.num_primitive_atoms
+            row["num_primitive_atoms"] = item.crystal.num_primitive_atoms
         if place in campaign.nearest:
             distance, name = campaign.nearest[place]
             row["nearest_known"] = name

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from crystalvae.errors import ConfigError
 from crystalvae.screening.base import Candidate, CheckResult
 from crystalvae.screening.charge import check_charge, check_smact
-from crystalvae.screening.density import check_density, check_shape, check_volume
+from crystalvae.screening.density import check_density, check_volume
 from crystalvae.screening.distance import check_distance, check_radii
 from crystalvae.screening.group import check_group
 
 CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
     "volume": check_volume,
-    "shape": check_shape,
     "density": check_density,
     "distance": check_distance,
     "radii": check_radii,
@@ -24,8 +24,27 @@ CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
 
 STRUCTURAL = ("volume", "distance")
 """Checks whose passing is the structural validity of the benchmarks."""
-DEFAULT = ("volume", "shape", "density", "distance", "radii", "charge", "group")
+DEFAULT = ("volume", "density", "distance", "radii", "charge", "group")
 """Checks that a structure must not fail to be written by ``sample``."""
+
+
+def parse_checks(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of checks.
+
+    Args:
+        given: names, or a text with commas between them; None is :data:`DEFAULT`.
+
+    Raises:
+        ConfigError: there is no such check.
+    """
+    if given is None:
+        return DEFAULT
+    if isinstance(given, str):
+        given = [name.strip() for name in given.split(",") if name.strip()]
+    for name in given:
+        if name not in CHECKS:
+            raise ConfigError(f"unknown check {name!r}; known are {', '.join(CHECKS)}")
+    return tuple(given)
 
 
 @dataclass

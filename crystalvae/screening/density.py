@@ -1,10 +1,8 @@
-"""Volume, density and shape of the cell."""
+"""Volume and density of the cell."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from crystalvae.screening.base import Candidate, CheckResult, element_array
 
@@ -18,8 +16,6 @@ ATOM_VOLUME = (2.0, 150.0)
 open frameworks."""
 MASS_DENSITY = (0.01, 25.0)
 """g/cm³, as in LeMat-GenBench."""
-MIN_SHAPE = 0.05
-"""Volume over a·b·c, 1 for a cuboid."""
 GRAMS_PER_AMU = 1.66053906660
 """(g/cm³) of one atomic mass unit in a cubic ångström."""
 
@@ -53,11 +49,3 @@ def check_density(candidate: Candidate) -> CheckResult:
     low, high = MASS_DENSITY
     message = f"{value:.2f} g/cm3 (allowed {low} to {high})"
     return CheckResult("density", low <= value <= high, value, message)
-
-
-def check_shape(candidate: Candidate) -> CheckResult:
-    """The cell is no sliver: V / (a b c) is not tiny."""
-    product = float(np.prod(np.linalg.norm(candidate.lattice, axis=1)))
-    value = candidate.volume / max(product, 1e-12)
-    message = f"V/abc is {value:.3f} (at least {MIN_SHAPE})"
-    return CheckResult("shape", value >= MIN_SHAPE, value, message)

@@ -245,13 +245,14 @@ def stability_summary(
         "relaxed": len(relaxed),
         "converged": sum(found.converged for found in relaxed.values()),
         "judged": len(judged),
-        "stable_unique_novel": sum(judged),
+        "stable": sum(judged),
         "of_these_known_or_repeated_once_relaxed": len(changed),
+        "stable_unique_novel": sum(judged) - len(changed),
         "far_below_the_hull": len(far),
         "definition": (
             f"relaxed with {options.potential}; at most {options.threshold} eV/atom "
             f"above the hull of the reference crystals, {how}, in the same "
-            "potential; unique and novel by StructureMatcher"
+            "potential; unique and novel by StructureMatcher, also once relaxed"
         ),
         "mean_rmsd_to_relaxed": round(sum(moved) / len(moved), 4) if moved else 0.0,
     }

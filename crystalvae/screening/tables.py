@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crystalvae.screening.base import ENERGY, PROBABILITY, RESIDUAL
 from crystalvae.screening.density import (
     ATOM_VOLUME,
     MASS_DENSITY,
-    MIN_SHAPE,
     density_of,
 )
 from crystalvae.screening.distance import (
@@ -31,7 +31,6 @@ MEANING = {
     "structures": "everything that was given",
     "readable": "an ordered crystal whose symmetry can be described",
     "volume": f"{ATOM_VOLUME[0]:g} to {ATOM_VOLUME[1]:g} Å³ an atom",
-    "shape": f"the cell is no sliver: V/abc at least {MIN_SHAPE:g}",
     "density": f"{MASS_DENSITY[0]:g} to {MASS_DENSITY[1]:g} g/cm³",
     "distance": f"no two atoms within {MIN_DISTANCE:g} Å, own images included",
     "radii": f"no two atoms within {MIN_RADIUS_SHARE:g} of the sum of covalent radii, "
@@ -39,17 +38,11 @@ MEANING = {
     "smact": "SMACT's charge balance, for comparison",
     "charge": "known oxidation states can cancel; elements and alloys are exempt",
     "group": "spglib finds the declared space group",
-    "unique": "no copy of an earlier one",
+    "unique": "no copy of another one",
     "novel": "not in the reference set",
     "stable": "near or below the hull of the reference",
 }
 """What each step of the funnel asks."""
-RESIDUAL = "residual"
-"""Column of :func:`crystalvae.refinement.score.residuals`."""
-ENERGY = "e_above_hull_estimate"
-"""Column of the energy above the hull that is expected after relaxation, eV/atom."""
-PROBABILITY = "stable_probability"
-"""Column of the probability that it is at most 0.1 eV/atom."""
 ESTIMATES = {
     PROBABILITY: "probability of being stable",
     ENERGY: "estimated eV/atom above the hull",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crystalvae.batch import CrystalStore
 from crystalvae.errors import CheckpointError
 from crystalvae.geometry.lattice import coords_to_lattice
 from crystalvae.model import CrystalVAE
@@ -49,7 +51,8 @@ class StabilityTraining(NetworkTraining):
     max_strain: float = 0.03
     """Largest strain."""
     held_out: float = 0.03
-    """Share of the crystals that validate, where no data sets are named for it."""
+    """Share of the crystals that validate, where no data sets are named for it; whole
+    formulas."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,11 +110,12 @@ class StabilityTrainer(NetworkTrainer):
             self.val = self.load(config.data.val)
             self.val_rows = torch.randperm(len(self.val.store))
         else:
-            chosen = torch.randperm(size)[
-                : max(1, int(config.training.held_out * size))
-            ]
-            self.val, self.val_rows = self.crystals, chosen
-            self.held[chosen.numpy()] = True
+            self.held = hold_out(
+                self.crystals.store, config.training.held_out, config.training.seed
+            )
+            self.val = self.crystals
+            self.val_rows = torch.from_numpy(np.flatnonzero(self.held))
+            self.val_rows = self.val_rows[torch.randperm(len(self.val_rows))]
         self.val_rows = self.val_rows[: config.data.max_val]
         network = StabilityNetwork(config.stability)
         if config.init is None:
@@ -195,6 +199,36 @@ class StabilityTrainer(NetworkTrainer):
     def save(self, directory: Path) -> None:
         """Write the network."""
         save_stability(self.network, directory)
+
+
+def hold_out(store: CrystalStore, share: float, seed: int) -> np.ndarray:
+    """Choose crystals that validate, with all others of their formulas.
+
+    What is tested on polymorphs of what it was trained on looks too good.
+
+    Args:
+        store: all crystals.
+        share: of them, about.
+        seed: any integer.
+
+    Returns:
+        Which they are ``(N,)``.
+    """
+    elements = store.comps["comp_element"].cpu().numpy()
+    counts = store.comps["comp_count"].cpu().numpy()
+    offsets = store.comp_offset.cpu().numpy()
+    formulas: dict[tuple, list[int]] = defaultdict(list)
+    for row, part in enumerate(map(slice, offsets[:-1], offsets[1:])):
+        reduced = counts[part] // np.gcd.reduce(counts[part])
+        key = tuple(sorted(zip(elements[part].tolist(), reduced.tolist())))
+        formulas[key].append(row)
+    groups = list(formulas.values())
+    held = np.zeros(len(store), bool)
+    for number in np.random.default_rng(seed).permutation(len(groups)):
+        held[groups[number]] = True
+        if held.sum() >= share * len(store):
+            break
+    return held
 
 
 def area_under_curve(score: Tensor, positive: Tensor) -> float:

@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 KERNELS = "8192"
 """Compiled bfloat16 kernels that oneDNN keeps; a run has some 3,000 shapes, and the
 default of 1,024 would compile most of them again and again."""
+ENOUGH = 16
+"""Validation crystals from which on a posterior can be said to have collapsed."""
 NORM_MEMORY = 0.99
 """Share of the running average of the gradient's norm that a step keeps."""
 
@@ -328,7 +330,8 @@ class Trainer:
             report["active_units"],
             speed,
         )
-        if report["active_units"] < 4:
+        judged = min(len(self.val.store), self.config.data.max_val)
+        if report["active_units"] < 4 and judged >= ENOUGH:
             logger.warning(
                 "posterior collapse: only %d latent dimensions are active at the "
                 "smallest β; lower latent.beta_min or anneal",

@@ -8,10 +8,12 @@ import pytest
 from pymatgen.core import Structure
 
 from crystalvae.cli import main
+from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import PackedDataset, pack, write_packed
 from crystalvae.data.prototypes import prototype_crystals
 from crystalvae.design.output import unused_name
 from crystalvae.errors import CheckpointError
+from crystalvae.model import CrystalVAE
 from crystalvae.pretrained import find_model, shipped_models
 from tests.cli.conftest import table
 from tests.data.test_readers import good_cif, torture
@@ -27,9 +29,9 @@ def test_sample_writes_what_it_says(model_dir, tmp_path, capsys):
     assert "crystals in" in capsys.readouterr().out
     for file, row in zip(files, table(out), strict=True):
         assert row["file"] == file.name
-        assert 2 <= int(row["num_atoms"]) <= 8
+        assert 2 <= int(row["num_primitive_atoms"]) <= 8
         conventional = Structure.from_file(file)
-        assert len(conventional) % int(row["num_atoms"]) == 0
+        assert len(conventional) % int(row["num_primitive_atoms"]) == 0
     assert (out / "crystals.extxyz").exists()
     again = tmp_path / "again"
     assert main(["sample", model_dir, "-o", str(again), *options]) == 0
@@ -69,6 +71,18 @@ def test_reconstruct_gives_one_cif_an_input(model_dir, tmp_path):
     written = {path.stem for path in out.glob("*.cif")}
     complete = {i for i, row in rows.items() if not row["error"]}
     assert written == complete
+    model = CrystalVAE.from_pretrained(model_dir, "cpu")
+    for name in complete:
+        both = [AsymmetricUnit.from_file(f / f"{name}.cif") for f in (folder, out)]
+        first, second = model.encode(both).mu
+        gap = float(rows[name]["encoding_distance"])
+        assert gap == pytest.approx(float((first - second).norm()), abs=1e-2)
+    prepared, again = str(tmp_path / "prepared"), tmp_path / "again"
+    assert main(["prepare", str(folder), "-o", prepared, "--workers", "1"]) == 0
+    arguments = ["reconstruct", model_dir, prepared, "-o", str(again)]
+    assert main([*arguments, "--no-progress", "--workers", "1"]) == 0
+    for row in table(again):
+        assert row["group_right"] == rows[row["material_id"]]["group_right"]
 
 
 def test_validate_accounts_for_every_input(tmp_path, capsys):

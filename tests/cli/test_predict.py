@@ -32,7 +32,11 @@ def test_several_formulas_may_share_a_cell(tiny_model, tmp_path):
     for formula, cells in (("NaCl", [2, 4, 6]), ("Na3Cl2", [5]), ("Na", [1, 2, 3, 4])):
         out = tmp_path / formula
         assert main([*arguments, "--formula", formula, "-o", str(out)]) == 0
-        assert json.loads((out / "summary.json").read_text())["cells"] == cells
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["cells"] == cells
+        cut = {"NaCl": "8 and more", "Na3Cl2": "10 and more"}.get(formula)
+        assert ("left_out" in summary) is (cut is not None)
+        assert cut is None or cut in summary["left_out"]
 
 
 def test_a_prediction_names_the_crystal_whose_structure_it_has(model_dir, tmp_path):

@@ -77,7 +77,7 @@ def test_processes_change_no_draw(tiny_model):
 
 
 def test_checked_draws_go_on_in_rounds_until_there_are_enough(tiny_model, monkeypatch):
-    def check(crystal, stop_at_failure):
+    def check(crystal, **options):
         return {"odd": CheckResult("odd", crystal.number % 3 == 0)}
 
     monkeypatch.setattr("crystalvae.design.sample.check_crystal", check)
@@ -93,6 +93,18 @@ def test_checked_draws_go_on_in_rounds_until_there_are_enough(tiny_model, monkey
     for first, second in zip(*(kept for kept, _ in runs)):
         assert first.index == second.index
         assert same(first.crystal, second.crystal)
+
+
+def test_only_what_is_asked_is_checked(tiny_model):
+    options = {"seed": 1, "batch_size": 32, "num_workers": 1, "constraints": SMALL}
+    _, strict = draw_checked(tiny_model, 20, **options)
+    kept, free = draw_checked(tiny_model, 20, checks="volume,distance", **options)
+    assert {"charge", "radii"} & strict.fallen.keys()
+    assert set(free.fallen) <= {"incomplete", "volume", "distance"}
+    assert free.draws < strict.draws
+    assert {name for draw in kept for name in draw.results} == {"volume", "distance"}
+    with pytest.raises(ConfigError, match="unknown check 'beauty'; known are volume"):
+        draw_checked(tiny_model, 2, checks=["beauty"], **options)
 
 
 @pytest.mark.parametrize("num", [1, 60, 65, 1000, 10_000])

@@ -239,6 +239,30 @@ def test_the_tightest_requirement_is_met(tiny_model):
         assert crystal is None or crystal.composition == {11: 1, 17: 1}
 
 
+def test_one_of_several_elements_occurs(tiny_model):
+    limits = Constraints.of(require="Li,O,Mn/Fe/Co,S/Se", num_atoms=(4, 12))
+    assert limits.required == {3, 8}
+    assert set(limits.any_of) == {frozenset({25, 26, 27}), frozenset({16, 34})}
+    found = [c for c in draw(tiny_model, constraints=limits).crystals() if c]
+    assert len(found) > 30
+    chosen = set()
+    for crystal in found:
+        own = crystal.composition.keys()
+        assert {3, 8} <= own
+        assert own & {25, 26, 27}
+        assert own & {16, 34}
+        assert limits.allow(crystal)
+        chosen |= own & {25, 26, 27, 16, 34}
+    assert len(chosen) > 2
+    tight = Constraints.of(require="Li,Mn/Fe,O", elements="Li,Fe,O", num_atoms=3)
+    for crystal in draw(tiny_model, 12, constraints=tight).crystals():
+        assert crystal is None or crystal.composition == {3: 1, 8: 1, 26: 1}
+    assert not limits.allow(next(c for c in draw(tiny_model).crystals() if c))
+    for wrong in ({"exclude": "Mn,Fe"}, {"elements": "Li,O"}, {"composition": "NaCl"}):
+        with pytest.raises(ConfigError, match="none of Mn/Fe is allowed"):
+            draw(tiny_model, 2, constraints=Constraints.of(require="Mn/Fe", **wrong))
+
+
 @pytest.mark.parametrize(
     "limits",
     [
@@ -269,6 +293,10 @@ def test_weights_give_back_what_masks_took(tiny_model):
         return run
 
     free = compositions(Constraints(max_atoms=8), 40_000)
+    other = Constraints(any_of=(frozenset({zinc, 47}),), max_atoms=8)
+    either = ((free.element == zinc) | (free.element == 47)).any(1).float().mean()
+    weight = compositions(other, 8000).log_weight.double().exp()
+    assert float(weight.mean()) == pytest.approx(float(either), rel=0.2)
     has = (free.element == zinc).any(1)
     masked = compositions(need, 8000)
     weight = masked.log_weight.double().exp()

@@ -206,6 +206,44 @@ def test_wrong_wishes_are_explained(folder, tmp_path):
         screen(folder, tmp_path / "full", num_workers=1)
 
 
+def test_of_copies_the_best_is_kept_and_the_best_comes_first(tmp_path):
+    """Copies by name: a blown-up one first, the true one last."""
+    for name, stretch in (("a", 1.06), ("b", 0.97), ("c", 1.0)):
+        salt = Structure.from_spacegroup(
+            "Fm-3m",
+            Lattice.cubic(5.64 * stretch),
+            ["Na", "Cl"],
+            [[0, 0, 0], [0.5, 0.5, 0.5]],
+        )
+        CifWriter(salt).write_file(tmp_path / f"{name}.cif")
+    diamond = Structure.from_spacegroup(
+        "Fd-3m", Lattice.cubic(3.57), ["C"], [[0, 0, 0]]
+    )
+    CifWriter(diamond).write_file(tmp_path / "d.cif")
+
+    def estimates(crystals):
+        lengths = [c.lattice[0, 0] for c in crystals]
+        return [{"stable_probability": float(np.exp(-abs(a - 5.64)))} for a in lengths]
+
+    def names(found):
+        return [found.inspected[place].record.name for place in found.survivors]
+
+    def run(**options):
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        return screen(tmp_path, out, num_workers=1, **options)
+
+    assert set(names(run())) == {"a", "d"}
+    found = run(estimates=estimates)
+    assert names(found) == ["c", "d"]
+    assert found.ranked_by == "stable_probability"
+    assert "the same as c" in found.inspected[0].record.results["unique"].message
+    lowest = [
+        names(run(estimates=estimates, rank_by="num_sites", highest=high))
+        for high in (False, True)
+    ]
+    assert lowest == [["d", "c"], ["c", "d"]]
+
+
 def test_what_an_attempt_wrote_before_is_cleared(folder, tmp_path):
     out = tmp_path / "out"
     arguments = ["screen", str(folder), "-o", str(out), "--workers", "1"]

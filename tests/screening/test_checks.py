@@ -30,7 +30,6 @@ NACL = candidate(REFERENCE["nacl"][0], 225)
 SLIVER = cell([[3, 0, 0], [0, 3, 0], [2.999, 2.999, 0.02]], [11])
 FAILING = {
     "volume": cell(np.eye(3) * 1.0, [14]),
-    "shape": SLIVER,
     "density": cell(np.eye(3) * 1.9, [76]),
     "distance": cell(np.diag([0.4, 10, 10]), [14]),
     "radii": cell(np.diag([1.0, 10, 10]), [55]),
@@ -68,6 +67,20 @@ def test_rock_salt_passes(name):
 def test_short_bonds_pass_and_shorter_ones_do_not(pair, distance, passes):
     box = cell(np.diag([12.0] * 3), pair, [[0, 0, 0], [distance / 12, 0, 0]])
     assert run_checks(box, ["radii"])["radii"].passed is passes
+
+
+def test_verdicts_do_not_depend_on_the_description_of_the_cell():
+    """A long rhombohedral crystal, whose primitive cell is a needle, and a sliver."""
+    a, c = 2.9, 70.0
+    hexagonal = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, c]])
+    obverse = np.array([[2, 1, 1], [-1, 1, 1], [-1, -2, 1]]) / 3
+    height = np.arange(4) / 12
+    primitive = np.stack([height, height, height], 1)
+    needle = cell(obverse @ hexagonal, [14, 6, 14, 6], primitive)
+    for name, result in run_checks(needle, ["volume", "density", "distance"]).items():
+        assert result.passed, name
+    for lattice in (SLIVER.lattice, SLIVER.lattice - SLIVER.lattice[[2, 2, 0]]):
+        assert run_checks(cell(lattice, [11]), ["distance"])["distance"].passed is False
 
 
 @pytest.mark.parametrize("name", CHECKS)

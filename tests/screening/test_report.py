@@ -12,7 +12,7 @@ import pytest
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.prototypes import prototype_crystals
 from crystalvae.screening.base import CheckResult, element_table
-from crystalvae.screening.campaign import Campaign, add_columns, rank_again
+from crystalvae.screening.campaign import Campaign
 from crystalvae.screening.charts import _place, histogram, small_charts, wide_charts
 from crystalvae.screening.checks import Record
 from crystalvae.screening.engine import Inspected
@@ -211,15 +211,13 @@ def test_symbols_are_set_as_in_print():
 
 
 def test_estimates_are_shown_and_ranked_by(campaign):
-    campaign = dataclasses.replace(campaign, extra={})
-    values = [0.1, 0.9, None, 0.5]
-    columns = [{} if v is None else {"stable_probability": v} for v in values]
-    columns += [{"stable_probability": 0.0}] * (len(campaign.survivors) - 4)
-    add_columns(campaign, columns)
-    rank_again(campaign, "stable_probability", highest=True)
-    campaign.ranked_by = "stable_probability of mp_20"
-    assert campaign.survivors[:3] == [1, 3, 0]
-    assert campaign.survivors[-1] == 2
+    first, second, *rest = campaign.survivors
+    campaign = dataclasses.replace(
+        campaign,
+        survivors=[second, first, *rest],
+        extra={second: {"stable_probability": 0.9}, first: {"stable_probability": 0.1}},
+        ranked_by="stable_probability of mp_20",
+    )
     page = html_report(campaign, "estimates")
     assert "Ranked by stable_probability of mp_20" in page
     assert "estimates only" in page
