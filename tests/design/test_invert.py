@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from crystalvae.batch import CrystalStore
 from crystalvae.benchmark.matching import match_distances
 from crystalvae.design.invert import Found, SearchOptions, _Free, _refine, invert
+from crystalvae.design.reconstruct import encoding_gaps
 from crystalvae.model import CrystalVAE
 from tests.conftest import tiny_config
 
@@ -57,3 +60,15 @@ def test_the_answer_is_the_nearest_of_what_was_drawn(tiny_model, crystals):
             alone = CrystalStore.from_crystals([found.crystal])
             again = float((tiny_model.encode_store(alone).mu[0] - z[row]).norm())
             assert again == pytest.approx(found.distance, rel=1e-2, abs=1e-3)
+
+
+def test_only_a_crystal_itself_has_its_encoding(tiny_model, crystals):
+    others = [*crystals[1:], crystals[0]]
+    assert encoding_gaps(tiny_model, crystals, crystals) == pytest.approx(
+        [0.0] * len(crystals), abs=1e-4
+    )
+    assert min(encoding_gaps(tiny_model, crystals, others)) > 0.01
+    gaps = encoding_gaps(tiny_model, crystals[:2], [None, crystals[1]])
+    assert gaps[0] == math.inf
+    assert gaps[1] < 1e-3
+    assert encoding_gaps(tiny_model, crystals[:1], [None]) == [math.inf]
