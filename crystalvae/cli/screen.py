@@ -46,7 +46,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="MODEL",
         help="add what the networks of this model (mp_20) expect of each crystal, the "
         "energy above the hull and the probability of being stable, and rank by the "
-        "latter: quick signs, before any --relax; of copies the best is kept",
+        "latter: quick signs, before any --relax; of copies the one nearest to relaxed "
+        "is kept",
     )
     parser.add_argument(
         "--top", type=at_least(0), default=1000, help="crystals written (%(default)s)"
@@ -125,12 +126,21 @@ def run(args: argparse.Namespace) -> int:
         calculator = load_potential(args.relax)
     estimates = None
     if args.estimate is not None:
-        from crystalvae.design.estimates import estimate_columns, require_estimates
+        from crystalvae.design.estimates import (
+            TOO_FAR,
+            estimate_columns,
+            require_estimates,
+        )
         from crystalvae.model import CrystalVAE
 
         judge = CrystalVAE.from_pretrained(args.estimate)
         require_estimates(judge)
-        estimates = partial(estimate_columns, judge, num_workers=args.workers)
+        estimates = partial(
+            estimate_columns,
+            judge,
+            largest_residual=TOO_FAR,
+            num_workers=args.workers,
+        )
     directory = resume_directory(args.output, WORK)
     reference = None if args.reference is None else open_known(args.reference)
     campaign = screen(

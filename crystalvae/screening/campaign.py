@@ -103,8 +103,8 @@ def screen(
             the residual, where that is estimated, and novelty elsewhere.
         highest: whether the highest comes first in any case.
         estimates: what gives further columns of crystals in their order, as
-            :func:`crystalvae.design.estimates.estimate_columns`. Of copies the best by
-            these is kept, and without them the first.
+            :func:`crystalvae.design.estimates.estimate_columns`. Of copies the one
+            nearest to relaxed is kept, and without estimates the first.
         num_workers: processes; None is one a core.
         scheduler: address of a Dask scheduler that does the checks instead.
         progress: show a bar on stderr.
@@ -133,9 +133,13 @@ def screen(
         columns = estimates([inspected[place].crystal for place in places])
         extra = {place: dict(own) for place, own in zip(places, columns)}
         found = {name for own in extra.values() for name in own}
-        best = next((n for n in (PROBABILITY, RESIDUAL) if n in found), "novelty")
-        places.sort(key=_score(inspected, {}, extra, best, best in HIGHEST))
-        rank_by = rank_by or best
+        nearest_to_relaxed, likeliest = (
+            next((name for name in names if name in found), "novelty")
+            for names in ((RESIDUAL, PROBABILITY), (PROBABILITY, RESIDUAL))
+        )
+        highest_first = nearest_to_relaxed in HIGHEST
+        places.sort(key=_score(inspected, {}, extra, nearest_to_relaxed, highest_first))
+        rank_by = rank_by or likeliest
     nearest = _compare(inspected, places, reference, num_workers)
     rank_by = rank_by or "novelty"
     _require_score(inspected, extra, rank_by)

@@ -11,6 +11,7 @@ from crystalvae.data.packed import PackedDataset, pack, write_packed
 from crystalvae.data.prototypes import prototype_crystals
 from crystalvae.decoder import DecoderConfig
 from crystalvae.model import CrystalVAE
+from crystalvae.pretrained import shipped_models
 from crystalvae.stability.score import stability_estimates
 from crystalvae.training.config import Source
 from crystalvae.training.data import load_sources
@@ -131,3 +132,25 @@ def test_every_training_can_go_on():
     assert len(trainings) == 3
     for verb in trainings:
         assert "--resume" in _how_to_go_on(argparse.Namespace(verb=verb))
+
+
+def test_what_is_far_from_relaxed_gets_no_estimate(tmp_path):
+    if "mp_20" not in shipped_models():
+        pytest.skip("no shipped weights")
+    salt = REFERENCE["nacl"][0]
+    (tmp_path / "in").mkdir()
+    for name, stretch in (("dense", 0.8), ("near", 0.97), ("own", 1.0)):
+        other = salt.copy()
+        other.scale_lattice(salt.volume * stretch**3)
+        other.to(str(tmp_path / "in" / f"{name}.cif"))
+    out = str(tmp_path / "out")
+    command = ["screen", str(tmp_path / "in"), "-o", out, *ALONE, "--checks", "volume"]
+    assert main([*command, "--estimate", "mp_20"]) == 0
+    rows = {row["name"]: row for row in table(tmp_path / "out")}
+    assert float(rows["dense"]["residual"]) > 4
+    assert rows["dense"]["stable_probability"] == ""
+    for name in ("near", "own"):
+        assert float(rows[name]["stable_probability"]) > 0.8
+        assert float(rows[name]["residual"]) < 2
+    assert [name for name, row in rows.items() if row["rank"]] == ["own"]
+    assert "the same as own" in rows["dense"]["notes"]
