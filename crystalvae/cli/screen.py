@@ -26,7 +26,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         action="append",
         metavar="DATA",
         help="known crystals that novelty is judged against, and that make the hull; "
-        "may be given several times",
+        "may be given several times; their fingerprints and energies are kept beside a "
+        "prepared set",
     )
     add_checks_option(parser)
     parser.add_argument(
