@@ -204,11 +204,13 @@ def _metrics(metrics: dict[str, Any]) -> dict[str, str]:
         draws = found["draws"]
         best = found[f"best_of_{draws}"]["match_rate"]
         ranked = found.get("ranked_first", {}).get("match_rate")
+        drawn = found.get("out_of", draws)
+        chosen = "" if drawn == draws else f"of {drawn} draws "
         first = "" if ranked is None else f"{_percent(ranked)} with the best ranked, "
         lines["prediction"] = (
             f"{_percent(found['first']['match_rate'])} match with one structure, "
             f"{first}{_percent(best)} with {draws} "
-            f"({found['structures']:,} compositions)"
+            f"{chosen}({found['structures']:,} compositions)"
         )
     return lines
 
