@@ -431,7 +431,9 @@ def test_columns_and_units_that_cannot_be_meant_are_refused(dataset, tmp_path, c
 
     with pytest.raises(ConfigError, match=r"no property 'own_gapp'; .* own_gap"):
         load(gap="own_gapp")
-    with pytest.raises(ConfigError, match="'gpa', which is no condition"):
+    with pytest.raises(
+        ConfigError, match="'gpa', which this training does not ask for"
+    ):
         load(gpa="own_gap")
     crystals = load(gap="own_gap")  # gaps of 1 and 6
     with pytest.raises(ConfigError, match="same unit"):

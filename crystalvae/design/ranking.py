@@ -222,7 +222,7 @@ class Prediction:
     """Of those that match, the one of fewest atoms and free numbers whose score is
     within :data:`ALIKE` of the best."""
     score: float
-    """Its :func:`scores`."""
+    """The best of their :func:`scores`."""
     likelihood: float
     """Its :func:`log_likelihoods`."""
     draw: int
@@ -280,11 +280,8 @@ def distinct_ranked(
         best = merit[places[0]]
         own = min((p for p in places if merit[p] >= best - ALIKE), key=simplicity)
         found.append(
-            Prediction(
-                passed[own], merit[own], likelihoods[own], kept[own], len(places)
-            )
+            Prediction(passed[own], best, likelihoods[own], kept[own], len(places))
         )
-    found.sort(key=lambda item: -item.score)
     return found, dict(fallen)
 
 
@@ -294,5 +291,6 @@ def how_ranked(model: CrystalVAE) -> str:
         return "ranked by the model's log-likelihood; no energy was computed"
     return (
         "ranked by the model's log-likelihood less the estimated energy above the hull "
-        f"in units of {1000 * NAT:g} meV/atom (score); no energy was computed"
+        f"in units of {1000 * NAT:g} meV/atom (score, the best one of the draws that "
+        "match); no energy was computed"
     )

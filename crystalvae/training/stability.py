@@ -204,7 +204,8 @@ class StabilityTrainer(NetworkTrainer):
 def hold_out(store: CrystalStore, share: float, seed: int) -> np.ndarray:
     """Choose crystals that validate, with all others of their formulas.
 
-    What is tested on polymorphs of what it was trained on looks too good.
+    What is tested on polymorphs of what it was trained on looks too good. Where the
+    formulas are too few for that, crystals are chosen one by one.
 
     Args:
         store: all crystals.
@@ -222,12 +223,15 @@ def hold_out(store: CrystalStore, share: float, seed: int) -> np.ndarray:
         reduced = counts[part] // np.gcd.reduce(counts[part])
         key = tuple(sorted(zip(elements[part].tolist(), reduced.tolist())))
         formulas[key].append(row)
-    groups = list(formulas.values())
-    held = np.zeros(len(store), bool)
-    for number in np.random.default_rng(seed).permutation(len(groups)):
-        held[groups[number]] = True
-        if held.sum() >= share * len(store):
+    rng, groups = np.random.default_rng(seed), list(formulas.values())
+    wanted, held = max(1, round(share * len(store))), np.zeros(len(store), bool)
+    for number in rng.permutation(len(groups)):
+        if held.sum() + len(groups[number]) <= wanted:
+            held[groups[number]] = True
+        if held.sum() == wanted:
             break
+    if held.sum() < wanted / 2:
+        held[rng.permutation(len(store))[:wanted]] = True
     return held
 
 

@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from crystalvae.batch import CrystalStore
 from crystalvae.cli import main
 from crystalvae.config import from_dict
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import pack, write_packed
+from crystalvae.data.prototypes import prototype_crystals
 from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.pretrained import save_model
 from crystalvae.stability.network import StabilityNetwork
 from crystalvae.stability.pretrained import load_stability
 from crystalvae.stability.score import stability_estimates
 from crystalvae.training.rows import read_rows
-from crystalvae.training.stability import StabilityRun, StabilityTrainer
+from crystalvae.training.stability import StabilityRun, StabilityTrainer, hold_out
 from tests.conftest import REFERENCE
 from tests.refinement.conftest import tiny_refiner
 from tests.stability.test_network import TINY
@@ -83,6 +85,19 @@ def test_what_validates_does_not_train(dataset, tmp_path):
     for epoch in range(3):
         assert not set(trainer.rows(epoch).tolist()) & set(trainer.val_rows.tolist())
         assert len(trainer.rows(epoch)) == 32
+
+
+def test_whole_formulas_are_held_out():
+    polymorphs = crystals()
+    others = [crystal for _, crystal in list(prototype_crystals())[::7]]
+    store = CrystalStore.from_crystals([*polymorphs, *others, *polymorphs])
+    held = hold_out(store, 0.2, 0)
+    assert held.sum() == pytest.approx(0.2 * len(store), abs=3)
+    formulas = [c.formula for c in [*polymorphs, *others, *polymorphs]]
+    own = {formula for formula, is_held in zip(formulas, held) if is_held}
+    assert own.isdisjoint(f for f, is_held in zip(formulas, held) if not is_held)
+    assert hold_out(store, 0.2, 0).tolist() == held.tolist()
+    assert hold_out(store, 0.2, 1).tolist() != held.tolist()
 
 
 def test_a_resumed_run_ends_where_a_whole_one_does(dataset, tmp_path):
