@@ -69,8 +69,8 @@ def parse_constraints(args: argparse.Namespace):
         composition = parse_formula(args.composition, "--composition")
     if args.elements is not None:
         elements = parse_elements(args.elements)
-    required, any_of = parse_required(args.require or ())
-    excluded = parse_elements(args.exclude or ())
+    required, any_of = parse_required(() if args.require is None else args.require)
+    excluded = parse_elements(() if args.exclude is None else args.exclude)
     if args.space_group is not None:
         groups = parse_space_groups(args.space_group)
     low, high = (

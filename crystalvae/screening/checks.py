@@ -32,15 +32,16 @@ def parse_checks(given: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of checks.
 
     Args:
-        given: names, or a text with commas between them; None is :data:`DEFAULT`.
+        given: names, or a text with commas between them; None and an empty text are
+            :data:`DEFAULT`.
 
     Raises:
         ConfigError: there is no such check.
     """
-    if given is None:
+    if given is None or given == "":
         return DEFAULT
     if isinstance(given, str):
-        given = [name.strip() for name in given.split(",") if name.strip()]
+        given = [name.strip() for name in given.split(",")]
     for name in given:
         if name not in CHECKS:
             raise ConfigError(f"unknown check {name!r}; known are {', '.join(CHECKS)}")

@@ -18,6 +18,7 @@ from crystalvae.model import CrystalVAE
 from crystalvae.refinement.network import Refiner, RefinerConfig
 from crystalvae.refinement.noise import disturb, sites_of
 from crystalvae.screening.base import THRESHOLD
+from crystalvae.screening.uniqueness import formula_key
 from crystalvae.stability.network import HullEnergy, StabilityConfig, StabilityNetwork
 from crystalvae.stability.pretrained import save_stability
 from crystalvae.training.config import DataConfig
@@ -220,9 +221,8 @@ def hold_out(store: CrystalStore, share: float, seed: int) -> np.ndarray:
     offsets = store.comp_offset.cpu().numpy()
     formulas: dict[tuple, list[int]] = defaultdict(list)
     for row, part in enumerate(map(slice, offsets[:-1], offsets[1:])):
-        reduced = counts[part] // np.gcd.reduce(counts[part])
-        key = tuple(sorted(zip(elements[part].tolist(), reduced.tolist())))
-        formulas[key].append(row)
+        composition = dict(zip(elements[part].tolist(), counts[part].tolist()))
+        formulas[formula_key(composition)].append(row)
     rng, groups = np.random.default_rng(seed), list(formulas.values())
     wanted, held = max(1, round(share * len(store))), np.zeros(len(store), bool)
     for number in rng.permutation(len(groups)):
