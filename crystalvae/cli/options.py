@@ -219,8 +219,8 @@ def add_checks_option(parser: argparse.ArgumentParser) -> None:
         "--checks",
         metavar="NAME,...",
         help="what must hold: some of volume, density, distance, radii, smact, "
-        "charge and group (all but smact); leave out charge where borides, silicides, "
-        "polyanions or mixed valence are wanted that it does not know",
+        "charge and group (all but smact); leave out charge where compounds are wanted "
+        "whose charges do not cancel, such as subnitrides",
     )
 
 

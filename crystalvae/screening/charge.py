@@ -8,62 +8,84 @@ that no composition can hang the check.
 
 from __future__ import annotations
 
-from crystalvae.screening.base import Candidate, CheckResult, element_table
-from crystalvae.screening.distance import has_bond
+import math
+from dataclasses import dataclass
 
-OXYGEN = 8
-PEROXIDE_BOND = 1.8
-"""Å; O–O is 1.2 to 1.6 Å in dioxygen, superoxides and peroxides, and 2.2 or more
-between oxide ions."""
+import numpy as np
+
+from crystalvae.screening.base import (
+    Candidate,
+    CheckResult,
+    element_array,
+    element_table,
+)
+from crystalvae.screening.distance import bonds_within
+
+LOWEST = {1: -1, 6: -4, 7: -3, 8: -2, 9: -1, 14: -4, 15: -3, 16: -2, 17: -1, 33: -3}
+LOWEST |= {34: -2, 35: -1, 52: -2, 53: -1}
+"""Charges of anions with full shells (8 - N)."""
+COVALENT = frozenset({1, 5, 6, 14, 15})
+"""H, B, C, Si and P. Of known compounds of metals with these alone more than half as
+many have no balanced charges as where a metal is exchanged (docs/design.md)."""
+BOND = 1.25
+"""Longest bond of an element with itself, in twice its covalent radius (O 1.65 Å)."""
+TOLERANCE = 0.3
+"""By which a metal may be the more electronegative one and yet the cation, as in PtTe2
+and MoTe2."""
+
+MOST_MIXED = 12
+"""Atoms of a metal in the formula up to which they may differ in state."""
 
 
-def reachable_zero(
-    choices: list[tuple[float | None, int, list[int], bool]],
-) -> bool:
-    """Whether charges can cancel with anions the more electronegative ones.
+@dataclass(frozen=True)
+class Ions:
+    """The charges that the atoms of one element may have."""
 
-    Args:
-        choices: for each element its electronegativity, count, oxidation states, and
-            whether its atoms may differ in state.
-    """
-    known = sorted({eneg for eneg, *_ in choices if eneg is not None})
-    for boundary in [*known, float("inf")]:
+    electronegativity: float | None
+    """Pauling's."""
+    count: int
+    """Atoms in the formula."""
+    states: list[int]
+    """Known oxidation states."""
+    mixed: bool = False
+    """Whether atoms may differ in state."""
+    tolerance: float = 0.0
+    """By which it may be more electronegative than an anion and yet a cation."""
+    bonded: int = 0
+    """Atoms bonded to their own kind: of any charge from the lowest state to 0."""
+
+    def totals(self, boundary: float) -> set[int]:
+        """Sums of charges, positive below an electronegativity, negative above it."""
+        known = self.electronegativity
+        cation = known is None or known < boundary + self.tolerance
+        anion = known is None or known >= boundary
+        allowed = [s for s in self.states if s == 0 or (cation if s > 0 else anion)]
+        if self.mixed:
+            sums = {0}
+            for _ in range(self.count):
+                sums = {total + s for total in sums for s in allowed}
+        else:
+            sums = {self.count * s for s in allowed}
+        lowest = min(self.states, default=0)
+        if self.bonded and anion and lowest < 0:
+            highest = lowest * (self.count - self.bonded)
+            sums |= set(range(lowest * self.count, highest + 1))
+        return sums
+
+
+def reachable_zero(ions: list[Ions]) -> bool:
+    """Whether charges can cancel with anions the more electronegative ones."""
+    known = {each.electronegativity for each in ions} - {None}
+    for boundary in [*sorted(known), float("inf")]:
         totals = {0}
-        for eneg, count, states, mixed in choices:
-            allowed = [
-                s
-                for s in states
-                if s == 0
-                or eneg is None
-                or (s > 0 and eneg < boundary)
-                or (s < 0 and eneg >= boundary)
-            ]
-            own: set[int] = set()
-            if mixed:
-                own = {0}
-                for _ in range(count):
-                    own = {total + s for total in own for s in allowed}
-            else:
-                own = {count * s for s in allowed}
+        for each in ions:
+            own = each.totals(boundary)
             totals = {total + charge for total in totals for charge in own}
             if not totals:
                 break
         if 0 in totals:
             return True
     return False
-
-
-def _choices(composition: dict[int, int], states: str, mixed: bool) -> list:
-    table = element_table()
-    return [
-        (
-            table[z]["electronegativity"],
-            count,
-            table[z][states],
-            mixed and table[z]["metal"] and count <= 12,
-        )
-        for z, count in composition.items()
-    ]
 
 
 def smact_valid(composition: dict[int, int]) -> bool:
@@ -85,7 +107,12 @@ def smact_valid(composition: dict[int, int]) -> bool:
         return True
     if any(table[z]["electronegativity"] is None for z in composition):
         return False
-    return reachable_zero(_choices(composition, "smact14", mixed=False))
+    return reachable_zero(
+        [
+            Ions(table[z]["electronegativity"], count, table[z]["smact14"])
+            for z, count in composition.items()
+        ]
+    )
 
 
 def check_smact(candidate: Candidate) -> CheckResult:
@@ -95,37 +122,83 @@ def check_smact(candidate: Candidate) -> CheckResult:
 
 
 def check_charge(candidate: Candidate) -> CheckResult:
-    """Oxidation states known from the ICSD can cancel, mixed valence of metals allowed.
+    """Oxidation states known from the ICSD can cancel.
 
-    O⁻ is allowed where two O atoms are bonded, as in peroxides.
+    Atoms of a metal may differ in state (mixed valence). A nonmetal that is the anion
+    has a full shell, but where it is bonded to its own kind it may have any charge up
+    to 0: as in peroxides, azides, triiodides, pyrites and Zintl phases.
 
-    Elements and alloys have no oxidation states to balance: the check does not apply to
-    them and says so.
+    To elements and alloys the check does not apply, and says so; nor to what does not
+    cancel in compounds of metals with H, B, C, Si and P alone, whose bonds are often
+    metallic or covalent.
+
+    References:
+        W. Klemm, Metalloids and their Compounds with the Alkali Metals, Proc. Chem.
+        Soc. London 1958, 329 (polyanions).
     """
     composition = candidate.reduced_composition
     table = element_table()
     if len(composition) == 1:
-        return CheckResult("charge", None, None, "an element has no charges to balance")
+        return _inapplicable("an element has no charges to balance")
     if all(table[z]["metal"] for z in composition):
-        return CheckResult("charge", None, None, "an alloy has no charges to balance")
+        return _inapplicable("an alloy has no charges to balance")
     unknown = [table[z]["symbol"] for z in composition if not table[z]["icsd24"]]
     if unknown:
-        text = f"no oxidation states are known of {', '.join(unknown)}"
-        return CheckResult("charge", None, None, text)
-    choices = _choices(composition, "icsd24", mixed=True)
-    if reachable_zero(_without_peroxide(choices, composition)):
+        names = ", ".join(unknown)
+        return _inapplicable(f"no oxidation states are known of {names}")
+    if reachable_zero(_ions(composition, {})):
         return CheckResult("charge", True)
-    if not reachable_zero(choices):
-        return CheckResult("charge", False, None, "no known oxidation states cancel")
-    if has_bond(candidate, OXYGEN, PEROXIDE_BOND):
+    bonded = _bonded(candidate)
+    if bonded and reachable_zero(_ions(composition, bonded)):
         return CheckResult("charge", True)
-    text = "charges cancel only with peroxide ions, and no two O atoms are bonded"
-    return CheckResult("charge", False, None, text)
+    if all(table[z]["metal"] or z in COVALENT for z in composition):
+        return _inapplicable("bonds of metals with H, B, C, Si and P need not be ionic")
+    message = "no known oxidation states cancel"
+    for z, count in composition.items():
+        if z in LOWEST and reachable_zero(_ions(composition, {z: count})):
+            symbol = table[z]["symbol"]
+            message += f" unless {symbol} atoms are bonded to each other"
+            break
+    return CheckResult("charge", False, None, message)
 
 
-def _without_peroxide(choices: list, composition: dict[int, int]) -> list:
-    """The choices with oxygen as O²⁻ alone where it is an anion."""
-    return [
-        (eneg, count, [s for s in states if s != -1] if z == OXYGEN else states, mixed)
-        for z, (eneg, count, states, mixed) in zip(composition, choices)
-    ]
+def _inapplicable(why: str) -> CheckResult:
+    return CheckResult("charge", None, None, why)
+
+
+def _ions(composition: dict[int, int], bonded: dict[int, int]) -> list[Ions]:
+    table = element_table()
+    ions = []
+    for z, count in composition.items():
+        row = table[z]
+        states = row["icsd24"]
+        if z in LOWEST:
+            states = [LOWEST[z], *(state for state in states if state >= 0)]
+        metal = row["metal"]
+        ions.append(
+            Ions(
+                row["electronegativity"],
+                count,
+                states,
+                mixed=metal and count <= MOST_MIXED,
+                tolerance=TOLERANCE if metal else 0.0,
+                bonded=bonded.get(z, 0),
+            )
+        )
+    return ions
+
+
+def _bonded(candidate: Candidate) -> dict[int, int]:
+    """Atoms of each nonmetal in the formula that are bonded to their own kind."""
+    species = candidate.atomic_numbers
+    length = 2 * BOND * element_array("radius")
+    reach = float(length[species].max(initial=0.0))
+    first, second, distance = bonds_within(candidate, reach)
+    near = (species[first] == species[second]) & (distance <= length[species[first]])
+    bonded = np.unique(first[near])
+    counts = {}
+    for z, count in candidate.reduced_composition.items():
+        share = (species[bonded] == z).sum() / (species == z).sum()
+        if share and z in LOWEST:
+            counts[z] = math.ceil(share * count)
+    return counts

@@ -63,14 +63,11 @@ def check_distance(candidate: Candidate) -> CheckResult:
     return CheckResult("distance", True)
 
 
-def has_bond(candidate: Candidate, atomic_number: int, length: float) -> bool:
-    """Whether two atoms of an element are within ``length`` Å, images included."""
+def bonds_within(candidate: Candidate, length: float) -> tuple:
+    """As :func:`shortest_pairs`, but no pairs in cells that are too flat to search."""
     if candidate.volume < 1e-3 or _least_height(candidate) < MIN_HEIGHT:
-        return False
-    first, second, _ = shortest_pairs(candidate, length)
-    species = candidate.atomic_numbers
-    both = (species[first] == atomic_number) & (species[second] == atomic_number)
-    return bool(both.any())
+        return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
+    return shortest_pairs(candidate, length)
 
 
 def radius_share(first: np.ndarray, second: np.ndarray) -> np.ndarray:

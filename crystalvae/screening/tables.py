@@ -36,7 +36,7 @@ MEANING = {
     "radii": f"no two atoms within {MIN_RADIUS_SHARE:g} of the sum of covalent radii, "
     f"nonmetals {MIN_NONMETAL_SHARE:g}",
     "smact": "SMACT's charge balance, for comparison",
-    "charge": "known oxidation states can cancel; elements and alloys are exempt",
+    "charge": "known oxidation states can cancel; alloys and the like are exempt",
     "group": "spglib finds the declared space group",
     "unique": "no copy of another one",
     "novel": "not in the reference set",
