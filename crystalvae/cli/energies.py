@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     from crystalvae.data.load import open_known
     from crystalvae.data.packed import PackedDataset, require_place, write_packed
-    from crystalvae.errors import ConfigError, DataError
+    from crystalvae.errors import ConfigError
     from crystalvae.screening.energies import energy_file
     from crystalvae.screening.hull import energies_above
     from crystalvae.screening.potentials import file_name, load_potential
@@ -97,18 +97,13 @@ def run(args: argparse.Namespace) -> int:
         },
         "left_by_relaxing": found.left,
     }
-    try:
-        write_packed(
-            args.output,
-            crystals.arrays(),
-            crystals.material_ids,
-            {**crystals.properties, **columns},
-            info,
-        )
-    except OSError as error:
-        raise DataError(
-            f"cannot write {args.output} ({error}); free some disk space"
-        ) from error
+    write_packed(
+        args.output,
+        crystals.arrays(),
+        crystals.material_ids,
+        {**crystals.properties, **columns},
+        info,
+    )
     judged = int(np.isfinite(found.above).sum())
     print(
         f"{int(np.isfinite(found.energy).sum())} of {len(crystals)} crystals have an "

@@ -49,7 +49,6 @@ def run(args: argparse.Namespace) -> int:
 
     from crystalvae.data.packed import PackedDataset, require_place, write_packed
     from crystalvae.design.substitute import substitute
-    from crystalvae.errors import DataError
 
     known = PackedDataset(args.data)
     require_place(args.output, MAKER)
@@ -76,20 +75,15 @@ def run(args: argparse.Namespace) -> int:
         "options": {"num": num, "seed": args.seed, "estimate": args.estimate},
     }
     names = [f"{known.material_ids[e.row]}-{e.old}-{e.new}" for e in exchanges]
-    try:
-        columns = {}
-        if judge is not None:
-            with TemporaryDirectory(
-                dir=args.output.absolute().parent, ignore_cleanup_errors=True
-            ) as place:
-                unjudged = Path(place) / "unjudged"
-                write_packed(unjudged, arrays, names, {})
-                columns = _estimates(judge, PackedDataset(unjudged), args.workers)
-        write_packed(args.output, arrays, names, columns, info)
-    except OSError as error:
-        raise DataError(
-            f"cannot write {args.output} ({error}); free some disk space"
-        ) from error
+    columns = {}
+    if judge is not None:
+        with TemporaryDirectory(
+            dir=args.output.absolute().parent, ignore_cleanup_errors=True
+        ) as place:
+            unjudged = Path(place) / "unjudged"
+            write_packed(unjudged, arrays, names, {})
+            columns = _estimates(judge, PackedDataset(unjudged), args.workers)
+    write_packed(args.output, arrays, names, columns, info)
     parents = len({exchange.row for exchange in exchanges})
     print(
         f"{len(exchanges)} crystals in {args.output}, each one element away from a "

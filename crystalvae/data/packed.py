@@ -148,9 +148,32 @@ def write_packed(
         material_ids: one a crystal.
         properties: float columns, NaN where absent.
         info: more for ``dataset.json``.
+
+    Raises:
+        DataError: it cannot be written, for want of space for example.
     """
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _write_parts(partial, arrays, material_ids, properties, info)
+        if path.exists():
+            shutil.rmtree(path)
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path} ({error}); free some disk space"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_parts(
+    partial: Path,
+    arrays: dict[str, np.ndarray],
+    material_ids: Sequence[str],
+    properties: dict[str, np.ndarray],
+    info: dict | None,
+) -> None:
     partial.mkdir(parents=True)
     for name, value in arrays.items():
         np.save(partial / f"{name}.npy", value)
@@ -165,9 +188,6 @@ def write_packed(
         **(info or {}),
     }
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    if path.exists():
-        shutil.rmtree(path)
-    partial.replace(path)
 
 
 def require_place(path: Path, maker: str) -> None:

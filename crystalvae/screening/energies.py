@@ -93,11 +93,11 @@ def evaluate(
     if failed and not steps:
         if not found:
             raise ConfigError(
-                f"the potential gave no energy of any known crystal ({failed[0]})"
+                f"the potential gave no energy of any crystal ({failed[0]})"
             )
         logger.warning(
-            f"{len(failed)} of {len(rows)} known crystals have no energy and "
-            f"are not in the hull, which may lie too high ({failed[0]})"
+            f"{len(failed)} of {len(rows)} crystals have no energy, and a hull without "
+            f"them may lie too high ({failed[0]})"
         )
     return found
 

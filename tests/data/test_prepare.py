@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 
 import numpy as np
@@ -183,3 +184,18 @@ def test_a_damaged_state_is_another_key(tmp_path, text):
     open_work(work, "a")
     assert not (work / "done").exists()
     open_work(work, "a")
+
+
+def test_a_full_disk_costs_a_packed_set_nothing(tmp_path, monkeypatch):
+    """The data set that was there stays, and nothing half-written does."""
+    arrays = pack([crystal for _, crystal in prototype_crystals()][:2])
+    write_packed(tmp_path / "known", arrays, ["one", "other"], {})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("crystalvae.data.packed.save_columns", full)
+    with pytest.raises(DataError, match=r"known .*No space left.*free some disk space"):
+        write_packed(tmp_path / "known", arrays, ["one", "other"], {})
+    assert [path.name for path in tmp_path.iterdir()] == ["known"]
+    assert PackedDataset(tmp_path / "known").material_ids == ["one", "other"]
