@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and how paths are shown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 PREFIX = "partial-"
 """Begins the names of files that are being written."""
@@ -30,3 +31,16 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def is_database_url(path: str | Path) -> bool:
+    """Whether it is the URL of a PostgreSQL database, and no file."""
+    return str(path).startswith(("postgresql://", "postgres://"))
+
+
+def shown(path: str | Path) -> str:
+    """A path as it may be written down: a URL without user and password."""
+    if not is_database_url(path):
+        return str(path)
+    url = urlsplit(str(path))
+    return url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()

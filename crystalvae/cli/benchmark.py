@@ -11,6 +11,7 @@ from crystalvae.cli.options import (
     draw_options,
     named,
 )
+from crystalvae.files import shown
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     asked = [*draw_options(args).values(), args.prior]
     if not drawn and any(option is not None for option in asked):
         raise ConfigError(
-            f"{args.input} holds structures; how to draw can be said of models only"
+            f"{shown(args.input)} holds structures; how to draw can be said of models "
+            "only"
         )
     if drawn:
         model = CrystalVAE.from_pretrained(args.input, device=args.device)
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     train = [crystal for part in sets for crystal in part] if sets else None
     directory = open_directory(args.output)
     settings = {
-        "input": args.input,
+        "input": shown(args.input),
         "n": args.n,
         "seed": args.seed,
         "reference": args.reference,

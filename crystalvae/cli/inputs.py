@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from crystalvae.files import shown
+
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.model import CrystalVAE
@@ -40,8 +42,8 @@ def encodable_inputs(
     found, unusable = named_crystals(path)
     if most is not None and len(found) > most:
         raise DataError(
-            f"{path} holds {len(found)} structures, more than the {most} draws around "
-            "them; draw more, or give fewer structures"
+            f"{shown(path)} holds {len(found)} structures, more than the {most} draws "
+            "around them; draw more, or give fewer structures"
         )
     limits = model.config.decoder
     refused = dict(unusable)
@@ -69,7 +71,7 @@ def encodable_inputs(
     if not crystals:
         name, reason = next(iter(refused.items()))
         raise DataError(
-            f"{path} holds no structure that can be used ({name}: {reason})"
+            f"{shown(path)} holds no structure that can be used ({name}: {reason})"
         )
     if refused:
         name, reason = next(iter(refused.items()))
@@ -91,5 +93,7 @@ def one_crystal(model: CrystalVAE, path: str) -> AsymmetricUnit:
 
     _, crystals, _ = encodable_inputs(model, path)
     if len(crystals) > 1:
-        raise DataError(f"{path} holds {len(crystals)} structures; give a file of one")
+        raise DataError(
+            f"{shown(path)} holds {len(crystals)} structures; give a file of one"
+        )
     return crystals[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crystalvae.cli.options import add_machine_options, add_polymorphs_option
+from crystalvae.files import shown
 
 if TYPE_CHECKING:
     from crystalvae.data.readers.base import Entry
@@ -49,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
     found, strange = paired(predictions, [entry.material_id for entry in known])
     if not found:
         raise DataError(
-            f"no structure of {args.input} is named after one of {args.reference}; "
-            "name them ID, or ID_0, ID_1, ... if there are several"
+            f"no structure of {shown(args.input)} is named after one of "
+            f"{shown(args.reference)}; name them ID, or ID_0, ID_1, ... if there are "
+            "several"
         )
     directory = open_directory(args.output)
     own = [found.get(entry.material_id, []) for entry in usable]
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     first["match_rate_valid"] = good / len(known)
     broken = [e for entries in own for e in entries if e.error is not None]
     summary = {
-        "input": str(args.input),
+        "input": shown(args.input),
         "reference": str(args.reference),
         "structures": len(known),
         "unusable_references": len(known) - len(usable),

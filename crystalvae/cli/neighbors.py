@@ -17,6 +17,7 @@ from crystalvae.cli.options import (
     named,
     search_settings,
 )
+from crystalvae.files import shown
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     fallen = dict(report.draws.fallen.most_common())
     summary = {
         "model": str(args.model),
-        "input": str(args.input),
+        "input": shown(args.input),
         "structures": len(known),
         "refused": refused,
         "n": args.n,

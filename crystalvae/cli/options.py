@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crystalvae.files import shown
+
 if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
 
@@ -104,7 +106,7 @@ def add_machine_options(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def named(paths: list[str] | None) -> str | None:
     """Data sets that an option was given, as summaries name them."""
-    return None if paths is None else ", ".join(paths)
+    return None if paths is None else ", ".join(map(shown, paths))
 
 
 def add_polymorphs_option(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from crystalvae.cli.options import (
     positive,
     seed,
 )
+from crystalvae.files import shown
 
 logger = logging.getLogger(__name__)
 
@@ -331,7 +332,7 @@ def _predict_known(
 
     rows, references = _references(args, model)
     if not references:
-        raise DataError(f"{args.input} holds no structure that can be predicted")
+        raise DataError(f"{shown(args.input)} holds no structure that can be predicted")
     began = time.perf_counter()
     wanted = [crystal.composition for crystal in references]
     draws = _draw(
@@ -361,7 +362,7 @@ def _predict_known(
                     text = crystal.to_cif(name=stem)
                     write_text(directory / f"{stem}.cif", text)
     summary = {
-        "input": str(args.input),
+        "input": shown(args.input),
         **settings,
         "structures": len(rows),
         "unusable": len(rows) - len(usable),

@@ -11,6 +11,7 @@ from crystalvae.cli.options import (
     positive,
     seed,
 )
+from crystalvae.files import shown
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         crystals.append(crystal)
         references.append(reference)
     if not crystals:
-        raise DataError(f"{args.input} holds no structure that can be encoded")
+        raise DataError(f"{shown(args.input)} holds no structure that can be encoded")
     began = time.perf_counter()
     search = None if args.greedy else SearchOptions(rounds=args.rounds)
     with tqdm(total=len(crystals), unit="crystal", disable=disable) as bar:
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     matched = [d for d in distances if d is not None]
     summary = {
         "model": str(args.model),
-        "input": str(args.input),
+        "input": shown(args.input),
         "n": args.n,
         "seed": args.seed,
         "structures": len(rows),

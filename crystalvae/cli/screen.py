@@ -12,6 +12,7 @@ from crystalvae.cli.options import (
     at_least,
     named,
 )
+from crystalvae.files import shown
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -186,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
     names = [f"{i:05d}-{formula_name(c)[:100]}" for i, c in enumerate(crystals, 1)]
     steps = funnel(campaign)
     summary = {
-        "input": args.input,
+        "input": shown(args.input),
         "reference": named(args.reference),
         "rank_by": campaign.ranked_by,
         **summarize([item.record for item in campaign.inspected]),
@@ -204,7 +205,7 @@ def run(args: argparse.Namespace) -> int:
         write_cifs(directory / "relaxed", frames, names)
     page = html_report(
         campaign,
-        f"Screening of {args.input}",
+        f"Screening of {shown(args.input)}",
         reference,
         relaxed=relaxed,
         files=[f"{name}.cif" for name in names],

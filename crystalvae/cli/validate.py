@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from crystalvae.cli.options import add_machine_options
+from crystalvae.files import shown
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     directory = open_directory(args.output)
     records = screen_input(args.input, num_workers=args.workers, progress=args.progress)
     rows = [record.row() for record in records]
-    summary = {"input": str(args.input), **summarize(records)}
+    summary = {"input": shown(args.input), **summarize(records)}
     write_table(directory / "table.csv", rows)
     write_text(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
     only_smact = sum(record.failures() == ["smact"] for record in records)

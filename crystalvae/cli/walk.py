@@ -11,6 +11,7 @@ from crystalvae.cli.options import (
     at_least,
     positive,
 )
+from crystalvae.files import shown
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -55,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     points = [({"share": round(share, 4)}, c) for share, c in zip(shares, found)]
     summary = {
         "model": str(args.model),
-        "first": {"input": str(args.first), "formula": first.formula},
-        "last": {"input": str(args.last), "formula": last.formula},
+        "first": {"input": shown(args.first), "formula": first.formula},
+        "last": {"input": shown(args.last), "formula": last.formula},
         "steps": args.steps,
         "beta": args.beta or model.config.latent.beta_min,
         "refine": asdict(refinement_of(model, args.refine, purpose="design")),

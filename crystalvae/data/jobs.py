@@ -13,9 +13,13 @@ from typing import Any
 
 from crystalvae.data.readers import Entry, find_reader
 from crystalvae.data.readers.archive import folder_files, read_folder, read_member_file
+from crystalvae.data.readers.base import printable
 from crystalvae.data.readers.cif import parse_cif
+from crystalvae.data.readers.databases import database_state
+from crystalvae.data.readers.prepared import is_prepared
 from crystalvae.data.readers.text import csv_rows, read_csv_file
 from crystalvae.errors import DataError
+from crystalvae.files import is_database_url
 
 
 def structure_jobs(source: str | Path) -> Iterator[Any]:
@@ -29,8 +33,7 @@ def structure_jobs(source: str | Path) -> Iterator[Any]:
         return csv_rows(Path(source))
     if reader is read_folder:
         return iter(folder_files(Path(source)))
-    text = str(source)
-    return reader(text if text.startswith("postgres") else Path(source))
+    return reader(str(source) if is_database_url(source) else Path(source))
 
 
 def in_chunks(jobs: Iterator[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
@@ -46,7 +49,7 @@ def name_of(job: Any) -> tuple[str, str]:
     if isinstance(job, Entry):
         return job.material_id, job.source
     if isinstance(job, Path):
-        return job.stem, str(job)
+        return printable(job.stem), printable(str(job))
     return job[0], job[1]
 
 
@@ -61,11 +64,21 @@ def open_job(job: Any) -> Entry:
 
 
 def fingerprint(source: str | Path, options: dict[str, Any]) -> str:
-    """Hash of an input as it now is and of the options, to know it again."""
-    parts: list[Any] = [str(source), sorted(options.items(), key=str)]
+    """Hash of an input as it now is, of the options and of this version of the package.
+
+    Raises:
+        DataError: a database cannot be opened.
+    """
+    from crystalvae import __version__
+
+    parts: list[Any] = [__version__, str(source), sorted(options.items(), key=str)]
     path = Path(str(source))
-    if path.is_file():
+    if is_database_url(source):
+        parts += database_state(source)
+    elif path.is_file():
         parts += _state(path)
+    elif is_prepared(path):
+        parts += [(str(p), *_state(p)) for p in sorted(path.glob("*.npy"))]
     elif path.is_dir():
         parts += [(str(p), *_state(p)) for p in folder_files(path)]
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -16,6 +16,26 @@ if TYPE_CHECKING:
 KnownSet = PackedDataset | Sequence["AsymmetricUnit"]
 
 
+class NamedCrystals(Sequence):
+    """Crystals in memory, with their identifiers.
+
+    Args:
+        material_ids: one a crystal.
+        crystals: as many.
+    """
+
+    def __init__(self, material_ids: Sequence[str], crystals: Sequence[AsymmetricUnit]):
+        self.material_ids = list(material_ids)
+        self.crystals = list(crystals)
+
+    def __len__(self) -> int:
+        return len(self.crystals)
+
+    def __getitem__(self, index: int) -> AsymmetricUnit:
+        """The crystal at ``index``."""
+        return self.crystals[index]
+
+
 class JoinedSets(Sequence):
     """Data sets one after the other, none of them copied.
 

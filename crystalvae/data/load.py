@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalvae.data.joined import JoinedSets, KnownSet
-from crystalvae.data.packed import MANIFEST, PackedDataset
+from crystalvae.data.joined import JoinedSets, KnownSet, NamedCrystals
+from crystalvae.data.packed import PackedDataset
 from crystalvae.data.readers import read_structures
+from crystalvae.data.readers.prepared import entry_of, is_prepared
 from crystalvae.errors import DataError, InvalidStructureError
+from crystalvae.files import shown
 from crystalvae.symmetry.standardize import standardize
 
 if TYPE_CHECKING:
@@ -24,29 +25,12 @@ def read_entries(path: str, limit: int | None = None, seed: int = 0) -> list[Ent
     Raises:
         DataError: the input cannot be read.
     """
-    if (Path(path) / MANIFEST).exists():
+    if is_prepared(path):
         known = PackedDataset(path)
         rows = chosen_rows(len(known), limit, seed)
-        return [_entry_of(known, row) for row in rows]
+        return [entry_of(known, row) for row in rows]
     entries = list(read_structures(path))
     return [entries[row] for row in chosen_rows(len(entries), limit, seed)]
-
-
-def _entry_of(known: PackedDataset, row: int) -> Entry:
-    """A crystal of a packed data set, as if it had been read."""
-    from crystalvae.data.readers.base import Entry
-
-    crystal = known[row]
-    lattice, coords, species, _ = crystal.expand_primitive()
-    return Entry(
-        known.material_ids[row],
-        f"{known.path}:{row}",
-        lattice,
-        coords,
-        species,
-        {name: float(values[row]) for name, values in known.properties.items()},
-        crystal.number,
-    )
 
 
 def chosen_rows(size: int, limit: int | None = None, seed: int = 0) -> Sequence[int]:
@@ -84,7 +68,7 @@ def load_crystals(
     Raises:
         DataError: the input cannot be read or is empty.
     """
-    if (Path(path) / MANIFEST).exists():
+    if is_prepared(path):
         dataset = PackedDataset(path)
         return [dataset[row] for row in chosen_rows(len(dataset), limit, seed)]
     found: list[AsymmetricUnit | None] = []
@@ -94,7 +78,7 @@ def load_crystals(
         except InvalidStructureError:
             found.append(None)
     if not found:
-        raise DataError(f"{path} holds no structures")
+        raise DataError(f"{shown(path)} holds no structures")
     return found
 
 
@@ -108,7 +92,7 @@ def usable_crystals(
     """
     crystals = [c for c in load_crystals(path, limit, seed) if c is not None]
     if not crystals:
-        raise DataError(f"{path} holds no structure that can be used")
+        raise DataError(f"{shown(path)} holds no structure that can be used")
     return crystals
 
 
@@ -123,7 +107,7 @@ def named_crystals(
     Raises:
         DataError: nothing can be used.
     """
-    if (Path(path) / MANIFEST).exists():
+    if is_prepared(path):
         dataset = PackedDataset(path)
         return list(zip(dataset.material_ids, dataset)), []
     found, refused = [], []
@@ -134,7 +118,7 @@ def named_crystals(
             refused.append((entry.material_id, str(error)))
     if not found:
         why = f" ({refused[0][1]})" if refused else ""
-        raise DataError(f"{path} holds no structure that can be used{why}")
+        raise DataError(f"{shown(path)} holds no structure that can be used{why}")
     return found, refused
 
 
@@ -150,8 +134,8 @@ def open_known(paths: str | Sequence[str]) -> KnownSet | JoinedSets:
     paths = [paths] if isinstance(paths, str) else paths
     parts = [
         PackedDataset(path)
-        if (Path(path) / MANIFEST).exists()
-        else usable_crystals(path)
+        if is_prepared(path)
+        else NamedCrystals(*zip(*named_crystals(path)[0]))
         for path in paths
     ]
     return parts[0] if len(parts) == 1 else JoinedSets(parts)

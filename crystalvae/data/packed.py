@@ -15,6 +15,8 @@ from crystalvae.crystal import AsymmetricUnit
 from crystalvae.errors import DataError
 from crystalvae.graph import NUM_NEIGHBORS, orbit_graph
 
+PARTIAL = ".partial"
+"""Ends the names of data sets that are being written."""
 FORMAT_VERSION = 1
 MANIFEST = "dataset.json"
 
@@ -152,7 +154,7 @@ def write_packed(
     Raises:
         DataError: it cannot be written, for want of space for example.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _write_parts(partial, arrays, material_ids, properties, info)
@@ -190,23 +192,39 @@ def _write_parts(
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def require_place(path: Path, maker: str) -> None:
-    """Refuse an output that would cost something else, or cannot be written.
+def require_free(path: Path, maker: str = "prepare") -> None:
+    """Refuse an output that would cost something else.
 
     Args:
         path: of a packed data set to make.
-        maker: ``made_by`` in the manifests of those that may be replaced.
+        maker: ``made_by`` in the manifests of those that may be replaced; those of
+            ``prepare`` have none.
 
     Raises:
-        DataError: it is a file, another kind of folder or data set, or not writable.
+        DataError: it is a file, or another kind of folder or data set.
     """
-    if path.is_dir() and any(path.iterdir()):
-        made = (path / MANIFEST).exists() and PackedDataset(path).info
-        if not made or made.get("made_by") != maker:
-            raise DataError(
-                f"{path} exists and was not made by {maker}; choose another name"
-            )
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file; choose another name")
+    if not path.is_dir() or not any(path.iterdir()):
         return
+    try:
+        info = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        made = info.get("made_by", "prepare")
+    except (OSError, ValueError, AttributeError):
+        made = None
+    if made != maker:
+        raise DataError(
+            f"{path} exists and is no data set made by {maker}; choose another name"
+        )
+
+
+def require_place(path: Path, maker: str) -> None:
+    """As :func:`require_free`, and make the directory where it is not there.
+
+    Raises:
+        DataError: it cannot be made, too.
+    """
+    require_free(path, maker)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

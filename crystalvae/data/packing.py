@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from crystalvae.data.packed import (
     CRYSTAL_ARRAYS,
     FORMAT_VERSION,
     MANIFEST,
+    OFFSETS,
+    PARTIAL,
     SITE_ARRAYS,
     one_line,
     pack,
@@ -69,65 +72,61 @@ def merge_shards(paths: Sequence[Path], output: Path, info: dict) -> Path:
     Returns:
         The finished directory under a temporary name beside ``output``.
     """
-    partial = output.with_name(output.name + ".partial")
+    partial = output.with_name(output.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    sizes, names = [], set()
+    sizes, names, dtypes = [], set(), {}
     for path in paths:
         content, ids, numbers, _, _ = read_shard(path, arrays=True)
         names.update(name for values in numbers for name in values)
         if ids:
             ends = (content["site_offset"][-1], content["comp_offset"][-1])
             sizes.append((len(ids), *map(int, ends)))
+            dtypes = {n: (v.dtype, v.shape[1:]) for n, v in content.items()}
     crystals, sites, comps = (sum(size[i] for size in sizes) for i in range(3))
-    widths = {"lattice_coords": (6,), "frac_coords": (3,)}
-    files: dict[str, np.ndarray] = {}
-
-    def create(name: str, rows: int, dtype: type, width: tuple[int, ...]) -> None:
-        files[name] = np.lib.format.open_memmap(
-            partial / f"{name}.npy", mode="w+", dtype=dtype, shape=(rows, *width)
-        )
-
-    first = next(
-        content
-        for content, ids, *_ in (read_shard(path, arrays=True) for path in paths)
-        if ids
-    )
-    for kinds, rows in (
-        (CRYSTAL_ARRAYS, crystals),
-        (SITE_ARRAYS, sites),
-        (COMP_ARRAYS, comps),
-    ):
-        for name, dtype in kinds.items():
-            create(name, rows, dtype, widths.get(name, first[name].shape[1:]))
-    for name in ("site_offset", "comp_offset"):
-        create(name, crystals + 1, np.int64, ())
-        files[name][0] = 0
     columns = {name: np.full(crystals, np.nan) for name in sorted(names)}
-    row = site = comp = 0
-    with (partial / "material_ids.txt").open("w", encoding="utf-8") as id_file:
+    rows = (
+        dict.fromkeys(CRYSTAL_ARRAYS, crystals)
+        | dict.fromkeys(SITE_ARRAYS, sites)
+        | dict.fromkeys(COMP_ARRAYS, comps)
+        | dict.fromkeys(OFFSETS, crystals + 1)
+    )
+    with ExitStack() as stack:
+        files = {}
+        for name, count in rows.items():
+            file = stack.enter_context((partial / f"{name}.npy").open("wb"))
+            dtype, width = dtypes[name]
+            np.lib.format.write_array_header_1_0(
+                file,
+                {
+                    "descr": np.lib.format.dtype_to_descr(dtype),
+                    "fortran_order": False,
+                    "shape": (count, *width),
+                },
+            )
+            if name in OFFSETS:
+                file.write(np.zeros(1, dtype).tobytes())
+            files[name] = file
+        id_file = stack.enter_context(
+            (partial / "material_ids.txt").open("w", encoding="utf-8")
+        )
+        start = dict.fromkeys(OFFSETS, 0)
+        row = 0
         for path in paths:
             content, ids, numbers, _, _ = read_shard(path, arrays=True)
             if not ids:
                 continue
-            spans = (
-                (CRYSTAL_ARRAYS, row, len(ids)),
-                (SITE_ARRAYS, site, int(content["site_offset"][-1])),
-                (COMP_ARRAYS, comp, int(content["comp_offset"][-1])),
-            )
-            for kinds, start, count in spans:
-                for name in kinds:
-                    files[name][start : start + count] = content[name]
-            rows = slice(row + 1, row + 1 + len(ids))
-            files["site_offset"][rows] = content["site_offset"][1:] + site
-            files["comp_offset"][rows] = content["comp_offset"][1:] + comp
+            for name, file in files.items():
+                values = content[name]
+                if name in OFFSETS:
+                    values = values[1:] + start[name]
+                    start[name] = int(values[-1])
+                file.write(np.ascontiguousarray(values, dtypes[name][0]).tobytes())
             for index, values in enumerate(numbers):
                 for name, value in values.items():
                     columns[name][row + index] = value
             id_file.write(("\n" if row else "") + "\n".join(map(one_line, ids)))
-            row, site, comp = row + len(ids), site + spans[1][2], comp + spans[2][2]
-    for array in files.values():
-        array.flush()
+            row += len(ids)
     save_columns(partial / "properties.npz", columns)
     manifest = {
         "format_version": FORMAT_VERSION,

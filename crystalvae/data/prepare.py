@@ -21,10 +21,11 @@ from crystalvae.data.jobs import (
     open_work,
     structure_jobs,
 )
-from crystalvae.data.packed import MANIFEST, PackedDataset
+from crystalvae.data.packed import PARTIAL, PackedDataset, require_free
 from crystalvae.data.packing import merge_shards, read_shard, write_shard
 from crystalvae.data.readers import Entry
 from crystalvae.errors import ConfigError, DataError, InvalidStructureError
+from crystalvae.files import shown
 from crystalvae.parallel import TooLong, run_chunks, time_limit
 
 CHUNK = 200
@@ -92,14 +93,11 @@ def prepare(
     output = Path(output)
     if not symprec > 0:
         raise ConfigError(f"symprec must be positive, not {symprec}")
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output} is a file; choose another name")
-    if output.exists() and not (output / MANIFEST).exists() and any(output.iterdir()):
-        raise DataError(f"{output} exists and is no data set; choose another name")
+    require_free(output)
     jobs = structure_jobs(source)
     shards = output.with_name(output.name + ".shards")
     options = {"symprec": symprec, "max_atoms": max_atoms}
-    open_work(shards, fingerprint(source, options))
+    open_work(shards, fingerprint(source, {**options, "chunk": CHUNK}))
     try:
         with tqdm(unit="structure", disable=None if progress else True) as bar:
 
@@ -142,15 +140,22 @@ def prepare(
         shutil.rmtree(shards)
         reasons = "; ".join(reason for *_, reason in report.refused[:3])
         raise DataError(
-            f"{source} holds no usable structure ({reasons or 'it is empty'})"
+            f"{shown(source)} holds no usable structure ({reasons or 'it is empty'})"
         )
     report.seconds = time.perf_counter() - began
-    info = {"source": str(Path(str(source)).name), "options": options}
-    partial = merge_shards(paths, output, info)
-    _write_report(partial, report)
-    if output.exists():
-        shutil.rmtree(output)
-    partial.replace(output)
+    info = {"source": Path(shown(source)).name, "options": options}
+    try:
+        partial = merge_shards(paths, output, info)
+        _write_report(partial, report)
+        if output.exists():
+            shutil.rmtree(output)
+        partial.replace(output)
+    except OSError as error:
+        shutil.rmtree(output.with_name(output.name + PARTIAL), ignore_errors=True)
+        raise DataError(
+            f"cannot write {output} ({error}); free disk space and run the same "
+            "command again to go on"
+        ) from error
     PackedDataset(output)
     shutil.rmtree(shards)
     return report

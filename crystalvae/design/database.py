@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from crystalvae.errors import DataError
+from crystalvae.files import shown
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -45,7 +46,7 @@ def write_database(
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"cannot write to the database {target.split('@')[-1]} ({text}); check the "
+            f"cannot write to the database {shown(target)} ({text}); check the "
             "address and the rights, and for PostgreSQL install crystalvae[postgres]"
         ) from error
 

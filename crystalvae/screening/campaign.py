@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from crystalvae.data.jobs import fingerprint, open_work, structure_jobs
 from crystalvae.errors import ConfigError, DataError
+from crystalvae.files import shown
 from crystalvae.parallel import num_cores
 from crystalvae.screening.base import PROBABILITY, RESIDUAL, CheckResult
 from crystalvae.screening.checks import DEFAULT, parse_checks
-from crystalvae.screening.engine import Inspected, Inspector, inspect_all
+from crystalvae.screening.engine import CHUNK, Inspected, Inspector, inspect_all
 from crystalvae.screening.resume import load_pickle, save_pickle
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def screen(
     """
     names = parse_checks(names)
     jobs = structure_jobs(source)
-    shards = _Shards(output / WORK, fingerprint(source, {"names": names}))
+    key = fingerprint(source, {"names": names, "chunk": CHUNK})
+    shards = _Shards(output / WORK, key)
     inspected = inspect_all(
         jobs,
         Inspector(names, describe=True),
@@ -126,7 +128,7 @@ def screen(
         save=shards.save,
     )
     if not inspected:
-        raise DataError(f"{source} holds no structures")
+        raise DataError(f"{shown(source)} holds no structures")
     places = [i for i, item in enumerate(inspected) if item.crystal is not None]
     extra: dict[int, dict[str, Any]] = {}
     if estimates is not None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import logging
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from crystalvae.data.packed import MANIFEST, material_id
+from crystalvae.data.jobs import fingerprint
+from crystalvae.data.packed import material_id
+from crystalvae.data.readers.prepared import is_prepared
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.parallel import ordered_map
 from crystalvae.screening.potentials import file_name
@@ -33,15 +34,15 @@ def energy_file(crystals: str | Path, potential: str, work: Path) -> Path:
     """Where energies are kept: beside a prepared data set, else in a work directory.
 
     Args:
-        crystals: what was given as an input.
+        crystals: what was given as an input. One that is not prepared and changes gets
+            another file, since energies are kept by place.
         potential: name of the potential.
         work: directory for those of inputs that are not prepared.
     """
     name = f"energies-{file_name(potential)}"
-    if (Path(crystals) / MANIFEST).exists():
+    if is_prepared(crystals):
         return Path(crystals) / f"{name}.jsonl"
-    key = hashlib.sha256(str(crystals).encode()).hexdigest()[:8]
-    return work / f"{name}-{key}.jsonl"
+    return work / f"{name}-{fingerprint(crystals, {})[:8]}.jsonl"
 
 
 def evaluate(
@@ -106,47 +107,40 @@ class EnergyFiles:
     """Energies by row and number of steps, in files that only grow.
 
     JSON lines of ``[row, energy, steps]``, one file for each potential and part of the
-    known crystals.
+    known crystals. Where a place may not be written, what is computed is not kept for
+    the next run, which is said.
 
     Args:
         paths: first row of each part → its file, ascending.
 
     Raises:
-        DataError: on entering, a file cannot be read or written.
+        DataError: on entering, a file cannot be read.
     """
 
     def __init__(self, paths: dict[int, Path]):
         self.starts, self.paths = list(paths), list(paths.values())
+        self.files: dict[int, TextIO | None] = {}
         self.known: dict[tuple[int, int], float] = {}
 
     def __enter__(self) -> EnergyFiles:
-        with ExitStack() as stack:
-            self.files = [
-                stack.enter_context(self._open(start, path))
-                for start, path in zip(self.starts, self.paths)
-            ]
-            self.stack = stack.pop_all()
+        for start, path in zip(self.starts, self.paths):
+            self._read(start, path)
         return self
 
-    def _open(self, start: int, path: Path) -> TextIO:
+    def _read(self, start: int, path: Path) -> None:
         try:
             text = path.read_text() if path.exists() else ""
-            whole = text[: text.rfind("\n") + 1]
-            if whole != text:
-                path.write_text(whole)
-            for line in whole.splitlines():
+            for line in text[: text.rfind("\n") + 1].splitlines():
                 row, energy, steps = json.loads(line)
                 if energy is not None:
                     self.known[start + row, steps] = energy
         except (OSError, TypeError, ValueError) as error:
             raise DataError(f"{path} is damaged ({error}); delete it") from error
-        try:
-            return path.open("a")
-        except OSError as error:
-            raise _unwritable(path, error) from error
 
     def __exit__(self, *_: object) -> None:
-        self.stack.close()
+        for file in self.files.values():
+            if file is not None:
+                file.close()
 
     def add(self, row: int, steps: int, energy: float) -> None:
         """Keep an energy in eV/atom, also in its file.
@@ -156,12 +150,31 @@ class EnergyFiles:
         """
         self.known[row, steps] = energy
         part = bisect_right(self.starts, row) - 1
+        if part not in self.files:
+            self.files[part] = _opened(self.paths[part])
         file = self.files[part]
+        if file is None:
+            return
         try:
             file.write(json.dumps([row - self.starts[part], energy, steps]) + "\n")
             file.flush()
         except OSError as error:
             raise _unwritable(self.paths[part], error) from error
+
+
+def _opened(path: Path) -> TextIO | None:
+    """A file to append lines to, a line that was cut off removed; None where barred."""
+    try:
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            path.write_text(whole)
+        return path.open("a")
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise _unwritable(path, error) from error
+        logger.warning(f"{path} cannot be written; its energies are not kept")
+        return None
 
 
 def _unwritable(path: Path, error: OSError) -> DataError:

@@ -14,6 +14,7 @@ from crystalvae.crystal import reduced_formula
 from crystalvae.data.jobs import in_chunks, name_of, open_job, structure_jobs
 from crystalvae.data.readers import Entry
 from crystalvae.errors import CrystalVAEError, InvalidStructureError
+from crystalvae.files import shown
 from crystalvae.parallel import TooLong, run_chunks, time_limit
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.checks import CHECKS, STRUCTURAL, Record, run_checks
@@ -181,7 +182,7 @@ def screen_input(
     jobs = structure_jobs(path)
     found = inspect_all(jobs, Inspector(), num_workers=num_workers, progress=progress)
     if not found:
-        raise CrystalVAEError(f"{path} holds no structures")
+        raise CrystalVAEError(f"{shown(path)} holds no structures")
     return [item.record for item in found]
 
 

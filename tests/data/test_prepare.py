@@ -199,3 +199,39 @@ def test_a_full_disk_costs_a_packed_set_nothing(tmp_path, monkeypatch):
         write_packed(tmp_path / "known", arrays, ["one", "other"], {})
     assert [path.name for path in tmp_path.iterdir()] == ["known"]
     assert PackedDataset(tmp_path / "known").material_ids == ["one", "other"]
+
+
+def test_a_full_disk_at_the_end_keeps_what_was_converted(table, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("crystalvae.data.packing.save_columns", full)
+        with pytest.raises(DataError, match=r"No space left.*to go on"):
+            prepare(table, tmp_path / "set", num_workers=1)
+    assert not (tmp_path / "set.partial").exists()
+    monkeypatch.setattr(module, "write_shard", full)
+    assert prepare(table, tmp_path / "set", num_workers=1).converted
+
+
+def test_what_another_verb_made_is_not_replaced(table, tmp_path):
+    arrays = pack([crystal for _, crystal in prototype_crystals()][:2])
+    write_packed(tmp_path / "set", arrays, ["a", "b"], {}, {"made_by": "energies"})
+    with pytest.raises(DataError, match="made by prepare"):
+        prepare(table, tmp_path / "set", num_workers=1)
+    assert len(PackedDataset(tmp_path / "set")) == 2
+
+
+def test_chunks_of_another_size_are_not_gone_on_with(table, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "CHUNK", 20)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "merge_shards", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(table, tmp_path / "set", num_workers=1)
+    monkeypatch.setattr(module, "CHUNK", 10)
+    report = prepare(table, tmp_path / "set", num_workers=1)
+    ids = PackedDataset(tmp_path / "set").material_ids
+    assert len(ids) == len(set(ids)) == report.converted

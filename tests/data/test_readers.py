@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -17,8 +18,14 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.vasp import Poscar
 
+from crystalvae.cli import main
+from crystalvae.data.jobs import structure_jobs
+from crystalvae.data.load import open_known
+from crystalvae.data.packed import material_id
+from crystalvae.data.prepare import prepare
 from crystalvae.data.readers import READERS, read_structures
 from crystalvae.errors import DataError
+from crystalvae.files import shown
 from tests.conftest import REFERENCE
 
 NAMES = ("nacl", "quartz", "monoclinic")
@@ -427,3 +434,85 @@ def test_half_written_files_are_no_structures(tmp_path):
     (tmp_path / "one.cif").write_text(good_cif())
     (tmp_path / "partial-two.cif").write_text(good_cif()[:200])
     assert [e.material_id for e in read_structures(tmp_path)] == ["one"]
+
+
+def test_names_that_are_not_utf8_can_be_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9.cif")
+    (tmp_path / name).write_text(STRUCTURES["nacl"].to(fmt="cif"))
+    (entry,) = read_structures(tmp_path)
+    assert entry.error is None
+    assert entry.material_id.encode() == b"caf?"
+    report = prepare(tmp_path, tmp_path.parent / "out", num_workers=1)
+    assert report.converted == 1
+
+
+def test_damaged_members_and_odd_contents_are_said(tmp_path):
+    text = "".join(structure.to(fmt="cif") for structure in STRUCTURES.values())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bad.cif", text)
+        archive.writestr("good.cif", STRUCTURES["nacl"].to(fmt="cif"))
+    broken = bytearray((tmp_path / "a.zip").read_bytes())
+    broken[60:90] = b"\xff" * 30
+    (tmp_path / "a.zip").write_bytes(broken)
+    bad, good = read_structures(tmp_path / "a.zip")
+    assert "unpacked" in bad.error
+    assert good.error is None
+    for name, content in (
+        ("a.csv.gz", gzip.compress(b"material_id,cif\n" + text.encode())),
+        ("a.tar.xz", lzma.compress(text.encode() * 20)),
+    ):
+        half = len(content) // 2
+        damaged = content[:half] + b"\xff" * 40 + content[half + 40 :]
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(DataError, match=name):
+            list(read_structures(tmp_path / name))
+    (tmp_path / "five.json").write_text("5")
+    with pytest.raises(DataError, match="no structures"):
+        list(read_structures(tmp_path / "five.json"))
+
+
+@pytest.mark.parametrize(("occupancy", "usable"), [(1.0, True), (0.5, False)])
+def test_an_occupancy_that_is_a_number_is_no_crash(tmp_path, occupancy, usable):
+    atoms = AseAtomsAdaptor.get_atoms(STRUCTURES["nacl"])
+    atoms.info["occupancy"] = occupancy
+    ase.io.write(tmp_path / "a.extxyz", [atoms, atoms])
+    entries = list(read_structures(tmp_path / "a.extxyz"))
+    assert [entry.error is None for entry in entries] == [usable, usable]
+
+
+def test_a_file_named_like_a_database_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    structures = {name: s.as_dict() for name, s in STRUCTURES.items()}
+    Path("postgres_dump.json").write_text(json.dumps(structures))
+    assert len(list(structure_jobs("postgres_dump.json"))) == len(NAMES)
+
+
+def test_passwords_are_not_shown():
+    url = "postgresql://me:secret@host:5432/crystals?password=secret"
+    assert shown(url) == "postgresql://host:5432/crystals"
+    assert shown("folder/a@b.cif") == "folder/a@b.cif"
+    with pytest.raises(DataError) as raised:
+        list(read_structures("postgresql://me:secret@nowhere.invalid/crystals"))
+    assert "secret" not in str(raised.value)
+
+
+def test_a_prepared_set_can_be_read(tmp_path):
+    write_folder(tmp_path / "in")
+    prepare(tmp_path / "in", tmp_path / "set", num_workers=1)
+    entries = {e.material_id: e for e in read_structures(tmp_path / "set")}
+    assert len(entries) == len(NAMES)
+    for entry in entries.values():
+        name = entry.material_id.removeprefix("POSCAR_")
+        assert StructureMatcher().fit(entry.structure, STRUCTURES[name])
+    assert main(["validate", str(tmp_path / "set"), "-o", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["structures"] == len(NAMES)
+
+
+def test_unprepared_known_crystals_keep_their_names(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a-broken.cif").write_text("nonsense")
+        (tmp_path / name / f"{name}.cif").write_text(STRUCTURES["nacl"].to(fmt="cif"))
+    known = open_known([str(tmp_path / "one"), str(tmp_path / "other")])
+    assert [material_id(known, row) for row in range(2)] == ["one", "other"]

@@ -1,4 +1,6 @@
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from crystalvae.errors import ConfigError, DataError
 from crystalvae.screening import stability
 from crystalvae.screening.campaign import Campaign
 from crystalvae.screening.checks import Record
+from crystalvae.screening.energies import EnergyFiles, energy_file
 from crystalvae.screening.engine import Inspected
 from crystalvae.screening.hull import Hull, reference_hull
 from crystalvae.screening.potentials import file_name, load_potential
@@ -147,8 +150,53 @@ def test_energies_are_computed_once(tmp_path, steps):
         cut.write("[0, -3.")
     again = reference_hull(known, [{29: 3, 79: 1}], None, file, steps=steps)
     assert again.lowest == hull.lowest
+    with EnergyFiles({0: file}) as energies:
+        energies.add(7, 0, -1.5)
     assert "-3.[" not in file.read_text()
-    assert file.read_text().endswith("\n")
+    with EnergyFiles({0: file}) as energies:
+        assert energies.known[7, 0] == -1.5
+
+
+def test_a_place_that_may_not_be_written_keeps_nothing(tmp_path, monkeypatch, caplog):
+    known, file = known_crystals(), tmp_path / "e.jsonl"
+    options = {"steps": 0}
+    wanted, calculator = [{29: 1, 79: 1}], load_potential("emt")
+    kept = reference_hull(known, wanted, calculator, file, **options)
+
+    def barred(path, mode="r", *rest, **named):
+        assert mode == "r", "nothing new has to be written"
+        return path_open(path, mode, *rest, **named)
+
+    path_open = Path.open
+    monkeypatch.setattr(Path, "open", barred)
+    assert reference_hull(known, wanted, None, file, **options).lowest == kept.lowest
+
+    def read_only(path, mode="r", *rest, **named):
+        if "r" not in mode:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return path_open(path, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    other = reference_hull(known, wanted, calculator, tmp_path / "o.jsonl", **options)
+    assert other.lowest == kept.lowest
+    assert "o.jsonl cannot be written" in caplog.text
+
+    def full(path, mode="r", *rest, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(DataError, match="No space left"):
+        reference_hull(known, wanted, calculator, tmp_path / "x.jsonl", **options)
+
+
+def test_energies_of_a_folder_that_changed_are_computed_anew(tmp_path):
+    folder, work = tmp_path / "known", tmp_path / "work"
+    folder.mkdir()
+    (folder / "b.cif").write_text(known_crystals()[0].to_cif())
+    before = energy_file(folder, "emt", work)
+    assert energy_file(folder, "emt", work) == before
+    (folder / "a.cif").write_text(known_crystals()[1].to_cif())
+    assert energy_file(folder, "emt", work) != before
 
 
 def test_a_data_set_learns_its_energies(tmp_path, capsys):
@@ -188,7 +236,7 @@ def test_a_data_set_learns_its_energies(tmp_path, capsys):
     learned = load_sources([source], tmp_path, DecoderConfig(), "e_above_hull")
     np.testing.assert_allclose(learned.labels, below[:3], atol=1e-6)
     assert main([*command[:3], str(tmp_path / "own"), *command[4:]]) == 1
-    assert "was not made by energies" in capsys.readouterr().err
+    assert "no data set made by energies" in capsys.readouterr().err
     assert len(PackedDataset(tmp_path / "own")) == 4
 
 
@@ -209,7 +257,7 @@ def test_what_failed_is_tried_again(tmp_path, caplog):
     options = {"steps": 0}
     hull = reference_hull(known_crystals(), wanted, Moody({"Au"}), file, **options)
     assert hull.lowest.keys() == {frozenset([29])}
-    assert "2 of 3 known crystals have no energy" in caplog.text
+    assert "2 of 3 crystals have no energy" in caplog.text
     hull = reference_hull(known_crystals(), wanted, Moody(set()), file, **options)
     assert len(hull.lowest) == 3
     other, broken = tmp_path / "other.jsonl", Moody({"Cu", "Au"})

@@ -8,9 +8,15 @@ from pathlib import Path
 from crystalvae.data.readers.archive import is_poscar, read_folder, read_tar, read_zip
 from crystalvae.data.readers.base import Entry
 from crystalvae.data.readers.cif import read_cif_file
-from crystalvae.data.readers.databases import read_ase_database, read_extxyz, read_json
+from crystalvae.data.readers.databases import (
+    read_ase_database,
+    read_extxyz,
+    read_json,
+)
+from crystalvae.data.readers.prepared import is_prepared, read_prepared
 from crystalvae.data.readers.text import read_csv_file, read_poscar_file
 from crystalvae.errors import DataError
+from crystalvae.files import is_database_url
 
 READERS: dict[str, Callable[[Path], Iterator[Entry]]] = {
     ".csv": read_csv_file,
@@ -41,9 +47,11 @@ def find_reader(path: str | Path) -> Callable[[Path], Iterator[Entry]]:
         DataError: nothing is there, or the type is unknown.
     """
     text = str(path)
-    if text.startswith(("postgresql://", "postgres://")):
+    if is_database_url(path):
         return read_ase_database
     path = Path(path)
+    if is_prepared(path):
+        return read_prepared
     if path.is_dir():
         return read_folder
     if not path.exists():
@@ -54,13 +62,13 @@ def find_reader(path: str | Path) -> Callable[[Path], Iterator[Entry]]:
     if is_poscar(path.name):
         return read_poscar_file
     raise DataError(
-        f"{text} is of no known type; known are folders, POSCAR*, "
+        f"{text} is of no known type; known are folders, prepared data sets, POSCAR*, "
         f"{', '.join(READERS)} and postgresql:// URLs"
     )
 
 
 def read_structures(path: str | Path) -> Iterator[Entry]:
-    """Read structures from a file, folder, archive or database.
+    """Read structures from a file, folder, archive, database or prepared data set.
 
     A bad entry is given with its ``error`` set; it never stops the others.
 
@@ -70,6 +78,4 @@ def read_structures(path: str | Path) -> Iterator[Entry]:
     Raises:
         DataError: the input as a whole cannot be read.
     """
-    text = str(path)
-    is_url = text.startswith(("postgresql://", "postgres://"))
-    yield from find_reader(path)(text if is_url else Path(path))
+    yield from find_reader(path)(str(path) if is_database_url(path) else Path(path))

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from crystalvae.data.readers.base import Entry
+from crystalvae.data.readers.base import UNREADABLE, Entry
 from crystalvae.data.readers.cif import parse_cif_bytes
 from crystalvae.data.readers.text import parse_poscar
 from crystalvae.errors import DataError
@@ -89,7 +89,7 @@ def read_zip(path: Path) -> Iterator[Entry]:
                 source = f"{path}:{name}"
                 try:
                     content = archive.read(name)
-                except (OSError, RuntimeError, zipfile.BadZipFile, EOFError) as error:
+                except (*UNREADABLE, RuntimeError, zipfile.BadZipFile) as error:
                     yield Entry(name, source, error=f"it cannot be unpacked ({error})")
                     continue
                 yield parse_member(name, content, source)
@@ -113,7 +113,7 @@ def read_tar(path: Path) -> Iterator[Entry]:
                 file = archive.extractfile(member)
                 content = file.read() if file else b""
                 yield parse_member(member.name, content, f"{path}:{member.name}")
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (*UNREADABLE, tarfile.TarError) as error:
         raise DataError(f"{path} is no readable tar archive ({error})") from error
     if not count:
         raise DataError(f"{path} holds no .cif or POSCAR file")

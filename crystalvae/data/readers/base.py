@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import zlib
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 MIN_DISTANCE = 0.3
 """Atoms closer than this, in Å, count as overlapping."""
+FULL = 0.999
+"""Least occupancy of an ordered site."""
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""What reading a damaged file raises, compressed or not."""
 
 
 def is_number(value: Any) -> bool:
@@ -24,6 +30,11 @@ def is_number(value: Any) -> bool:
     return (
         isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     )
+
+
+def printable(text: str) -> str:
+    """A text that can be written as UTF-8: file names need not be in it."""
+    return text.encode("utf-8", "replace").decode()
 
 
 @dataclass
@@ -46,6 +57,10 @@ class Entry:
     """Space-group number that the file names."""
     error: str | None = None
     """Why it is unusable, in one sentence; None if it is usable."""
+
+    def __post_init__(self) -> None:
+        self.material_id = printable(self.material_id)
+        self.source = printable(self.source)
 
     @property
     def structure(self) -> Structure:
@@ -92,12 +107,7 @@ class Entry:
         if not atoms.pbc.all():
             error = "it is not periodic in three dimensions; give it a cell and pbc"
             return cls(material_id, source, error=error)
-        occupancy = atoms.info.get("occupancy") or {}
-        if any(
-            share < 0.999 or len(kinds) > 1
-            for kinds in occupancy.values()
-            for share in kinds.values()
-        ):
+        if _is_disordered(atoms.info.get("occupancy")):
             return cls(material_id, source, error=_DISORDERED)
         return checked(
             material_id,
@@ -107,6 +117,18 @@ class Entry:
             atoms.numbers,
             properties,
         )
+
+
+def _is_disordered(occupancy: Any) -> bool:
+    """Whether ASE's ``{kind: {symbol: share}}`` says so; others mean something else."""
+    if not isinstance(occupancy, dict):
+        return is_number(occupancy) and occupancy < FULL
+    return any(
+        not isinstance(kinds, dict)
+        or len(kinds) > 1
+        or any(share < FULL for share in kinds.values())
+        for kinds in occupancy.values()
+    )
 
 
 NO_ELEMENT = "it has an unknown element or a dummy atom; name real elements only"

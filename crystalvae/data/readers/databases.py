@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from crystalvae.data.readers.base import Entry, is_number
+from crystalvae.data.readers.base import UNREADABLE, Entry, is_number
 from crystalvae.errors import DataError
+from crystalvae.files import shown
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
@@ -20,25 +22,43 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def database_state(path: str | Path) -> tuple[int, int, float]:
+    """Number of rows, highest id and time of the last change, to know a database again.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    with _opened(path) as database:
+        rows = list(database.select(columns=["id", "mtime"], include_data=False))
+    ids, times = [row.id for row in rows], [row.mtime for row in rows]
+    return len(rows), max(ids, default=0), max(times, default=0.0)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """An ASE database; what goes wrong in opening or asking it is a DataError."""
+    import ase.db
+
+    try:
+        yield ase.db.connect(str(path))
+    except ImportError as error:
+        raise DataError(
+            "PostgreSQL needs `pip install crystalvae[postgres]`"
+        ) from error
+    except Exception as error:
+        raise DataError(f"{shown(path)} is no ASE database ({error})") from error
+
+
 def read_ase_database(path: Path | str) -> Iterator[Entry]:
     """Rows of an ASE database: an SQLite file or a ``postgresql://`` URL.
 
     Raises:
         DataError: it cannot be opened.
     """
-    import ase.db
-
-    try:
-        database = ase.db.connect(str(path))
+    with _opened(path) as database:
         ids = [row.id for row in database.select(columns=["id"], include_data=False)]
-    except ImportError as error:
-        raise DataError(
-            "PostgreSQL needs `pip install crystalvae[postgres]`"
-        ) from error
-    except Exception as error:
-        raise DataError(f"{path} is no ASE database ({error})") from error
     for row_id in ids:
-        source = f"{path}:{row_id}"
+        source = f"{shown(path)}:{row_id}"
         try:
             row = database.get(id=row_id)
             values = dict(row.key_value_pairs)
@@ -51,11 +71,7 @@ def read_ase_database(path: Path | str) -> Iterator[Entry]:
 
 
 def read_extxyz(path: Path) -> Iterator[Entry]:
-    """Frames of an extended XYZ file.
-
-    Raises:
-        DataError: a frame is broken; those before it have been given.
-    """
+    """Frames of an extended XYZ file; a broken one is the last."""
     import ase.io
 
     frames = ase.io.iread(str(path), index=":", format="extxyz")
@@ -86,14 +102,16 @@ def read_json(path: Path) -> Iterator[Entry]:
     try:
         with opener(path, "rt", encoding="utf-8") as file:
             content = json.load(file)
-    except (OSError, EOFError, ValueError) as error:
+    except (*UNREADABLE, ValueError) as error:
         raise DataError(f"{path} is no readable JSON ({error})") from error
     if isinstance(content, dict) and "lattice" in content:
         items = [(path.stem, content)]
     elif isinstance(content, dict):
         items = list(content.items())
-    else:
+    elif isinstance(content, list):
         items = [(f"{path.stem}-{i}", item) for i, item in enumerate(content)]
+    else:
+        raise DataError(f"{path} holds no structures, but {str(content)[:40]!r}")
     for name, item in items:
         yield _from_record(str(name), item, f"{path}:{name}")
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from crystalvae.data.readers.base import Entry
+from crystalvae.data.readers.base import UNREADABLE, Entry
 from crystalvae.data.readers.cif import parse_cif
 from crystalvae.errors import DataError
 
@@ -61,7 +61,7 @@ def csv_rows(path: Path) -> Iterator[tuple[str, str, str, dict[str, float]]]:
                     if math.isfinite(number):
                         numbers[key] = number
                 yield name, f"{path}:{index + 2}", row["cif"] or "", numbers
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (*UNREADABLE, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}); copy it again") from error
 
 
