@@ -15,6 +15,18 @@ from crystalvae.errors import ConfigError
 T = TypeVar("T")
 
 
+def require_at_least(config: Any, low: float, *names: str) -> None:
+    """Refuse small values of some fields, for a dataclass's ``__post_init__``.
+
+    Raises:
+        ValueError: one is smaller; ``from_dict`` says where.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not value >= low:
+            raise ValueError(f"{name} must be at least {low}, not {value}")
+
+
 def from_dict(kind: type[T], values: dict[str, Any], where: str = "") -> T:
     """Build a dataclass from a dictionary, refusing what it does not know.
 

@@ -22,7 +22,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("model", help="shipped name or directory of a model")
     parser.add_argument("input", help="structures, as for prepare")
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory")
-    parser.add_argument("-n", type=at_least(1), help="use a random N of the structures")
+    parser.add_argument(
+        "-n",
+        "--limit",
+        dest="n",
+        type=at_least(1),
+        help="use a random N of the structures",
+    )
     parser.add_argument(
         "--seed", type=seed, default=0, help="of that choice (%(default)s)"
     )

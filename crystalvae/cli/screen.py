@@ -82,7 +82,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "(%(default)s)",
     )
     parser.add_argument("--scheduler", help="Dask scheduler, tcp://host:port")
-    add_machine_options(parser, "workers", "progress")
+    add_machine_options(parser, "device", "workers", "progress")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         )
         from crystalvae.model import CrystalVAE
 
-        judge = CrystalVAE.from_pretrained(args.estimate)
+        judge = CrystalVAE.from_pretrained(args.estimate, device=args.device)
         require_estimates(judge)
         estimates = partial(
             estimate_columns,

@@ -40,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="add what this model's networks say of each crystal as properties; a "
         "training can choose by them (at_most = { e_above_hull_estimate = 0.1 })",
     )
-    add_machine_options(parser, "workers", "progress")
+    add_machine_options(parser, "device", "workers", "progress")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         from crystalvae.design.estimates import require_estimates
         from crystalvae.model import CrystalVAE
 
-        judge = CrystalVAE.from_pretrained(args.estimate)
+        judge = CrystalVAE.from_pretrained(args.estimate, device=args.device)
         require_estimates(judge)
     num = args.n or min(4 * len(known), 500_000)
     disable = None if args.progress else True

@@ -12,10 +12,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("train", help="train a model from a config")
     add_run_options(parser)
     parser.add_argument(
+        "--device",
         "--accelerator",
+        dest="accelerator",
         default="auto",
         choices=("auto", "cpu", "cuda", "mps"),
-        help="where to train (%(default)s)",
+        help="where to train; auto is cuda if there is one, else cpu (%(default)s)",
     )
     add_machine_options(parser, "progress")
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from crystalvae.config import from_dict
 from crystalvae.errors import CheckpointError, ConfigError, DataError
@@ -27,7 +30,8 @@ def may_resume(path: Path, resume: bool) -> bool:
             f"{path.parent} already holds a run; add --resume to go on with it, or "
             "choose another directory"
         )
-    if not path.exists() and (path.parent / "best").exists():
+    best = path.parent / "best"
+    if not path.exists() and best.is_dir() and any(best.iterdir()):
         raise DataError(
             f"{path.parent} holds a run without {path.name}, from which it could go "
             "on; choose another directory"
@@ -63,20 +67,48 @@ def require_finite(loss: float, where: str) -> None:
         )
 
 
+def require_same_data(path: Path, state: dict[str, Any], fingerprint: str) -> None:
+    """Refuse to go on with other crystals than a run began with.
+
+    Args:
+        path: of the checkpoint.
+        state: what it holds; those of older versions do not say.
+        fingerprint: of the crystals that are there.
+
+    Raises:
+        CheckpointError: they are others.
+    """
+    if state.get("data", fingerprint) != fingerprint:
+        raise CheckpointError(
+            f"{path} was made with other training crystals than the config's data sets "
+            "now hold; restore these, or start again in another directory"
+        )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What a full disk does to something that a run writes, in one sentence.
+
+    Raises:
+        CheckpointError: the disk is full or refuses.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot write {path} ({error}); free some disk space and --resume: "
+            "the checkpoint before is intact"
+        ) from error
+
+
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint whole or not at all.
 
     Raises:
         CheckpointError: the disk is full or refuses; the checkpoint before stays.
     """
-    try:
-        with replacing(path) as partial:
-            torch.save(state, partial)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot write {path} ({error}); free some disk space and --resume: "
-            "the checkpoint before is intact"
-        ) from error
+    with writing(path), replacing(path) as partial:
+        torch.save(state, partial)
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from crystalvae.config import require_at_least
 from crystalvae.model_config import ModelConfig
+
+PRECISIONS = ("auto", "32-true", "64-true", "bf16-mixed", "16-mixed")
+"""What a run can compute in."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class DataConfig:
     """Sets to validate on, whole and at all β."""
     max_val: int = 1024
     """At most so many validation crystals, the first of a fixed shuffle."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "max_val")
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,13 @@ class TrainingConfig:
     """Epochs between validations; more than 1 where an epoch takes seconds."""
 
     def __post_init__(self) -> None:
-        if self.validate_every < 1:
-            raise ValueError("validate_every must be at least 1")
+        require_at_least(self, 1, "epochs", "batch_size", "bucket", "devices")
+        require_at_least(self, 1, "save_every", "validate_every")
+        require_at_least(self, 0, "seed", "warmup_steps", "anneal_steps")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}"
+            )
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"minutes must be positive, not {self.minutes}")
         if self.minutes is not None and self.devices > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Container, Sequence
@@ -59,6 +60,17 @@ class Crystals:
         labels = None if self.labels is None else self.labels.to(device)
         told = None if self.told is None else self.told.to(device)
         return replace(self, store=self.store.to(device), labels=labels, told=told)
+
+    def fingerprint(self) -> str:
+        """Hash of the crystals and of what is told of them, to know them again."""
+        store, parts = self.store, [self.labels, self.told]
+        parts += [store.number, store.lattice_coords, store.site_offset]
+        parts += [*store.comps.values(), store.sites["frac_coords"]]
+        found = hashlib.sha256(repr(self.taken).encode())
+        for part in parts:
+            if part is not None:
+                found.update(part.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def extent(self) -> dict[str, int | list[str]]:
         """Atoms of the largest primitive cell, ``max_atoms``, and all ``elements``."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from crystalvae.config import require_at_least
 from crystalvae.decoder import DecoderConfig
 from crystalvae.errors import CheckpointError
 from crystalvae.pretrained import resolve_device
@@ -24,8 +25,10 @@ from crystalvae.training.checkpoint import (
     may_resume,
     read_checkpoint,
     require_finite,
+    require_same_data,
     same_config,
     write_checkpoint,
+    writing,
 )
 from crystalvae.training.config import Source
 from crystalvae.training.data import Crystals, epoch_batches, load_sources
@@ -79,8 +82,8 @@ class NetworkTraining:
     """Everything random follows from it."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError("epochs must be at least 1")
+        require_at_least(self, 1, "epochs", "batch_size", "bucket")
+        require_at_least(self, 0, "seed", "warmup_steps")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"minutes must be positive, not {self.minutes}")
         if not 0 < self.min_noise < self.max_noise:
@@ -214,6 +217,11 @@ class NetworkTrainer(ABC):
                 self.epochs = epoch + 1
                 self._save(last)
         warn_if_ended(self.step, total, options)
+        if math.isinf(self.best):
+            raise CheckpointError(
+                f"no network in {self.output} was worth keeping: there was no step to "
+                "train, or its validation loss was never a number"
+            )
         return self.output / "best"
 
     def _batches(self, epoch: int) -> list[Tensor]:
@@ -257,7 +265,8 @@ class NetworkTrainer(ABC):
         if report["val_loss"] < self.best:
             self.best = report["val_loss"]
             self.network.card = {**row, "run": dataclasses.asdict(self.config)}
-            self.save(self.output / "best")
+            with writing(self.output / "best"):
+                self.save(self.output / "best")
 
     def _save(self, path: Path) -> None:
         state = {
@@ -268,6 +277,7 @@ class NetworkTrainer(ABC):
             "seconds": self.seconds,
             "best": self.best,
             "config": json.dumps(dataclasses.asdict(self.config)),
+            "data": self.crystals.fingerprint(),
         }
         write_checkpoint(path, state)
 
@@ -279,6 +289,7 @@ class NetworkTrainer(ABC):
                 f"{path} was made with another config; use that one or another output "
                 "directory"
             )
+        require_same_data(path, state, self.crystals.fingerprint())
         if "network" not in state or "epochs" not in state:
             raise CheckpointError(
                 f"{path} was made by an older version; start again in another directory"

@@ -25,11 +25,11 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
     Args:
         precision: of :class:`TrainingConfig`.
-        accelerator: Fabric's accelerator.
+        accelerator: Fabric's accelerator, not ``auto``.
     """
     if precision != "auto":
         return precision
-    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+    if accelerator == "cuda":
         return "32-true"
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bf16-mixed" if supported() else "32-true"

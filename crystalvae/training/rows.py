@@ -6,12 +6,17 @@ import csv
 from pathlib import Path
 
 from crystalvae.files import replacing
+from crystalvae.training.checkpoint import writing
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Append a row; the first one writes the header."""
+    """Append a row; the first one writes the header.
+
+    Raises:
+        CheckpointError: the disk is full or refuses.
+    """
     fresh = not path.exists() or path.stat().st_size == 0
-    with path.open("a", newline="") as file:
+    with writing(path), path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
         if fresh:
             writer.writeheader()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crystalvae.batch import CrystalStore
-from crystalvae.errors import CheckpointError
+from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.geometry.lattice import coords_to_lattice
 from crystalvae.model import CrystalVAE
 from crystalvae.refinement.network import Refiner, RefinerConfig
@@ -96,7 +96,8 @@ class StabilityTrainer(NetworkTrainer):
 
     Raises:
         CheckpointError: the refiner of ``init`` has another shape.
-        ConfigError: ``init`` has no refiner, or a data set lacks the property.
+        ConfigError: ``init`` has no refiner, a data set lacks the property, or there is
+            but one crystal.
     """
 
     network: StabilityNetwork
@@ -118,6 +119,8 @@ class StabilityTrainer(NetworkTrainer):
             self.val_rows = torch.from_numpy(np.flatnonzero(self.held))
             self.val_rows = self.val_rows[torch.randperm(len(self.val_rows))]
         self.val_rows = self.val_rows[: config.data.max_val]
+        if not len(self.val_rows):
+            raise ConfigError("no crystal is left to validate; add others")
         network = StabilityNetwork(config.stability)
         if config.init is None:
             self.mover = Refiner(RefinerConfig(), network.tables)
@@ -225,6 +228,7 @@ def hold_out(store: CrystalStore, share: float, seed: int) -> np.ndarray:
         formulas[formula_key(composition)].append(row)
     rng, groups = np.random.default_rng(seed), list(formulas.values())
     wanted, held = max(1, round(share * len(store))), np.zeros(len(store), bool)
+    wanted = min(wanted, len(store) - 1)
     for number in rng.permutation(len(groups)):
         if held.sum() + len(groups[number]) <= wanted:
             held[groups[number]] = True

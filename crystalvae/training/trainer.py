@@ -24,14 +24,16 @@ from crystalvae.errors import CheckpointError
 from crystalvae.files import replacing
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
-from crystalvae.pretrained import save_model, save_networks
+from crystalvae.pretrained import resolve_device, save_model, save_networks
 from crystalvae.training.augment import disturb, drop_sites, exchange_elements
 from crystalvae.training.checkpoint import (
     may_resume,
     read_checkpoint,
     require_finite,
+    require_same_data,
     same_config,
     write_checkpoint,
+    writing,
 )
 from crystalvae.training.config import RunConfig
 from crystalvae.training.data import epoch_batches, load_sources, require_known
@@ -84,7 +86,7 @@ class Trainer:
         config: the run.
         root: directory that data paths are relative to.
         output: directory for checkpoints, ``metrics.csv`` and the plot.
-        accelerator: Fabric's accelerator: ``auto``, ``cpu`` or ``cuda``.
+        accelerator: Fabric's, or ``auto``, which is CUDA if there is one, else the CPU.
     """
 
     def __init__(
@@ -94,6 +96,8 @@ class Trainer:
         self.config = config
         self.output = output
         options = config.training
+        if accelerator == "auto":
+            accelerator = resolve_device(None).type
         self.fabric = Fabric(
             accelerator=accelerator,
             devices=options.devices,
@@ -349,11 +353,12 @@ class Trainer:
                 **self._trained_on(),
                 "run": dataclasses.asdict(self.config),
             }
-            if self.source is not None:
-                if self.source.refiner is not None:
-                    model.card["refinement"] = self.source.card.get("refinement", {})
-                save_networks(self.source, self.output / "best")
-            save_model(model, self.output / "best", keep=True)
+            if self.source is not None and self.source.refiner is not None:
+                model.card["refinement"] = self.source.card.get("refinement", {})
+            with writing(self.output / "best"):
+                if self.source is not None:
+                    save_networks(self.source, self.output / "best")
+                save_model(model, self.output / "best", keep=True)
 
     def _trained_on(self) -> dict[str, Any]:
         """What the weights have seen, those that the run began with included."""
@@ -377,6 +382,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": dataclasses.asdict(self.progress),
             "config": json.dumps(dataclasses.asdict(self.config)),
+            "data": self.crystals.fingerprint(),
         }
         write_checkpoint(path, state)
 
@@ -387,6 +393,7 @@ class Trainer:
                 f"{path} was made with another config; use that one (config.json "
                 "beside it) or another output directory"
             )
+        require_same_data(path, state, self.crystals.fingerprint())
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         saved = state["progress"]

@@ -47,7 +47,7 @@ def test_a_prediction_names_the_crystal_whose_structure_it_has(model_dir, tmp_pa
     arguments += ["--analogues", str(known), "--workers", "1", "--no-progress"]
     assert main(arguments) == 0
     named = sorted(row["analogue_of"] for row in table(out))
-    assert named[-1] == "NaCl"
+    assert named[-1] == "NaCl (salt)"
     assert set(named[:-1]) <= {""}
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import shutil
 
 import numpy as np
@@ -77,6 +78,25 @@ def test_it_learns_which_of_two_structures_is_stable(dataset, tmp_path):
     last = read_rows(tmp_path / "run" / "metrics.csv")[-1]
     assert float(last["area"]) == 1
     assert float(last["error"]) < 0.2
+
+
+def test_a_run_without_a_network_says_so(tmp_path):
+    (only, *_) = crystals()
+    labels = {"e_above_hull": np.zeros(1)}
+    write_packed(tmp_path / "set", pack([only]), ["a"], labels)
+    config = run_config(tmp_path / "set", 1)
+    assert not hold_out(CrystalStore.from_crystals([only]), 0.2, 0).any()
+    with pytest.raises(ConfigError, match="no crystal is left to validate"):
+        train(config, tmp_path / "run")
+
+
+def test_a_network_that_never_was_a_number_is_not_said_to_be_there(
+    dataset, tmp_path, monkeypatch
+):
+    nothing = {"val_loss": math.nan}
+    monkeypatch.setattr(StabilityTrainer, "validate", lambda self: nothing)
+    with pytest.raises(CheckpointError, match="worth keeping"):
+        train(run_config(dataset, 1), tmp_path / "run")
 
 
 def test_what_validates_does_not_train(dataset, tmp_path):

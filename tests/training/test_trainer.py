@@ -6,12 +6,14 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from crystalvae.config import from_dict, read_toml
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.data.packed import pack, write_packed
 from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
+from crystalvae.pretrained import resolve_device
 from crystalvae.training.config import RunConfig, Source
 from crystalvae.training.data import epoch_batches, load_sources
 from crystalvae.training.precision import fast_products, resolve_precision
@@ -246,6 +248,60 @@ def test_full_disk_keeps_the_last_checkpoint(dataset, tmp_path, monkeypatch):
         train(config, tmp_path / "run")
     torch.load(tmp_path / "run/last.pt", weights_only=True)
     assert not list((tmp_path / "run").glob("partial-*"))
+
+
+def test_full_disk_while_keeping_the_best_can_be_gone_on_from(
+    dataset, tmp_path, monkeypatch
+):
+    config = run_config(dataset, 1)
+
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("crystalvae.pretrained.save_file", full)
+        with pytest.raises(CheckpointError, match=r"best.*disk space"):
+            train(config, tmp_path / "run")
+    assert not list((tmp_path / "run/best").iterdir())
+    best = train(config, tmp_path / "run", resume=True)
+    assert CrystalVAE.from_pretrained(best).card["epoch"] == 1
+
+
+def test_only_the_same_crystals_resume(dataset, tmp_path):
+    crystals = [AsymmetricUnit.from_structure(s) for s, _ in REFERENCE.values()] * 4
+    names = [str(i) for i in range(len(crystals))]
+    write_packed(tmp_path / "set", pack(crystals), names, {})
+    train(run_config(tmp_path / "set", 1), tmp_path / "run")
+    train(run_config(tmp_path / "set", 1), tmp_path / "run", resume=True)
+    write_packed(tmp_path / "set", pack(crystals[::-1]), names, {})
+    with pytest.raises(CheckpointError, match="other training crystals"):
+        train(run_config(tmp_path / "set", 1), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"bucket": 0},
+        {"devices": 0},
+        {"save_every": 0},
+        {"seed": -1},
+        {"precision": "foo"},
+    ],
+)
+def test_impossible_settings_are_named(dataset, training):
+    (name,) = training
+    with pytest.raises(ConfigError, match=f"training: {name}"):
+        run_config(dataset, **training)
+    with pytest.raises(ConfigError, match="data: max_val"):
+        from_dict(RunConfig, {"data": {"max_val": 0}})
+
+
+def test_nothing_but_cuda_is_taken_unasked(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    trainer = Trainer(run_config(dataset, 1), tmp_path, tmp_path / "run")
+    assert trainer.fabric.device.type == resolve_device(None).type != "mps"
 
 
 def test_only_the_same_config_resumes(dataset, tmp_path):
