@@ -257,6 +257,11 @@ class AsymmetricUnit:
         """
         from crystalvae.symmetry.standardize import standardize
 
+        if not hasattr(structure, "is_ordered"):
+            raise InvalidStructureError(
+                f"a {type(structure).__name__} is no pymatgen Structure; "
+                "AsymmetricUnit.of takes ASE Atoms as well"
+            )
         if not structure.is_ordered:
             raise InvalidStructureError(
                 f"{structure.formula} is disordered (partial occupancy); order it first"

@@ -18,7 +18,7 @@ class ConfigError(CrystalVAEError, ValueError):
 
 
 class CheckpointError(CrystalVAEError):
-    """A checkpoint is missing, truncated or made by another version."""
+    """A checkpoint or its device is missing, or it is truncated or too new."""
 
 
 class ClusterError(CrystalVAEError):

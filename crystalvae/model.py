@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from inspect import signature
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +122,8 @@ class CrystalVAE(nn.Module):
         if beta is None:
             beta = low
         if not isinstance(beta, Tensor):
+            if not isinstance(beta, Real):
+                raise ConfigError(f"beta is a number, not {beta!r}")
             if not low * 0.999 <= beta <= high * 1.001:
                 raise ConfigError(
                     f"this model was trained for a beta from {low:g} to {high:g}, "
@@ -235,7 +239,7 @@ class CrystalVAE(nn.Module):
     @torch.no_grad()
     def log_prob(
         self,
-        crystals: Sequence[AsymmetricUnit],
+        crystals: Sequence[AsymmetricUnit | Structure | Atoms],
         z: Tensor,
         beta: float | None = None,
         conditions: Told | None = None,
@@ -243,17 +247,26 @@ class CrystalVAE(nn.Module):
         """Log-likelihoods given z in nats, by part and ``total``, ``(crystals,)``.
 
         Args:
-            crystals: to score.
+            crystals: to score, as :meth:`encode` takes them.
             z: latent vectors ``(crystals, D)``.
             beta: the knob; None is the smallest of the trained range.
             conditions: property → value that the decoder is told.
 
         Raises:
-            ConfigError: it cannot be told that, or not at this β.
-            InvalidStructureError: a crystal is larger than the decoder can emit.
+            ConfigError: it cannot be told that, or not at this β, or there is not one
+                latent vector a crystal.
+            InvalidStructureError: a crystal cannot be used, or is larger than the
+                decoder can emit.
         """
+        if tuple(z.shape) != (len(crystals), self.config.latent.dim):
+            raise ConfigError(
+                f"{len(crystals)} crystals need latent vectors of the shape "
+                f"({len(crystals)}, {self.config.latent.dim}), not {tuple(z.shape)}"
+            )
+        if not len(crystals):
+            return dict.fromkeys([*PARTS, "total"], z.new_zeros(0))
         told = self._told(conditions, beta, len(crystals))
-        crystals = [crystal.canonical() for crystal in crystals]
+        crystals = [AsymmetricUnit.canonical_of(crystal) for crystal in crystals]
         for crystal in crystals:
             if not self.config.decoder.fits(len(crystal.wyckoffs), crystal.composition):
                 raise InvalidStructureError(
@@ -300,6 +313,11 @@ class CrystalVAE(nn.Module):
             raise ConfigError(
                 f"latent vectors have the shape (B, {dim}), not {tuple(z.shape)}"
             )
+        for name in options.keys() - signature(generate).parameters.keys():
+            raise ConfigError(
+                f"decode has no argument {name!r}; how to draw is said with "
+                f"options=SamplingOptions({name}=...) of crystalvae.generation"
+            )
         if conditions:
             options["told"] = self._told(conditions, options.get("beta"), len(z))
         return generate(self, z, **options).crystals() if len(z) else []
@@ -310,11 +328,11 @@ class CrystalVAE(nn.Module):
         *,
         seed: int = 0,
         elements: Iterable[str] | None = None,
-        exclude: Iterable[str] = (),
-        require: Iterable[str] = (),
+        exclude: Iterable[str] | None = None,
+        require: Iterable[str] | None = None,
         composition: str | None = None,
         space_groups: Iterable[int | str] | int | str | None = None,
-        num_atoms: int | tuple[int, int] | None = None,
+        num_atoms: int | tuple[int, int] | str | None = None,
         unlisted: str | Path | Sequence[AsymmetricUnit] | None = None,
         **options: Any,
     ) -> list[AsymmetricUnit]:
@@ -330,7 +348,7 @@ class CrystalVAE(nn.Module):
             composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
             space_groups: numbers, ranges or symbols of those that may occur, such as
                 ``"62,139-142,R-3m"`` or ``[62, "R-3m"]``; None is all.
-            num_atoms: in the primitive cell, or the fewest and the most.
+            num_atoms: in the primitive cell, the fewest and the most, or ``"4-12"``.
             unlisted: known crystals, or a path of a data set or of anything that
                 ``prepare`` reads; what matches one of these is left out.
             **options: ``conditions`` (properties to tell the decoder, such as

@@ -7,6 +7,7 @@ import torch
 from crystalvae.batch import CrystalStore
 from crystalvae.crystal import AsymmetricUnit
 from crystalvae.errors import CheckpointError, ConfigError, InvalidStructureError
+from crystalvae.latent import Posterior
 from crystalvae.model import CrystalVAE
 from crystalvae.model_config import EncoderConfig
 from crystalvae.nn.basic import rows_of
@@ -106,15 +107,40 @@ def test_saved_model_is_the_same_model(tiny_model, crystals, tmp_path):
     assert loaded.config == tiny_model.config
 
 
-def test_fitted_flow_survives_saving(tiny_model, crystals, tmp_path):
+def test_a_fitted_flow_draws_what_posteriors_hold_and_survives_saving(
+    tiny_model, crystals, tmp_path, monkeypatch
+):
     store = CrystalStore.from_crystals(crystals)
-    fitted = fit_prior(tiny_model, store, steps=3, batch_size=8)
+    centre = torch.full((len(store), 8), 3.0)
+    monkeypatch.setattr(
+        CrystalVAE,
+        "encode_store",
+        lambda *_: Posterior(centre, torch.full_like(centre, -4.0)),
+    )
+    fitted = fit_prior(tiny_model, store, steps=400, batch_size=64, learning_rate=1e-2)
     fitted.save_pretrained(tmp_path)
     loaded = CrystalVAE.from_pretrained(tmp_path, device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    z = loaded.prior_sample(5, beta=0.5, generator=generator)
-    assert z.shape == (5, 8)
-    assert torch.isfinite(z).all()
+
+    def drawn(model):
+        generator = torch.Generator().manual_seed(0)
+        return model.prior_sample(500, beta=0.5, generator=generator)
+
+    torch.testing.assert_close(drawn(loaded), drawn(fitted), atol=0.05, rtol=0.01)
+    assert (drawn(loaded).mean(0) - 3).abs().max() < 0.5
+    assert drawn(loaded).std(0).max() < 0.6
+
+
+def test_scores_take_structures_and_a_latent_vector_each(tiny_model, crystals):
+    structures = [crystal.to_structure() for crystal in crystals[:2]]
+    z = torch.zeros(2, 8)
+    own = tiny_model.log_prob(structures, z)["total"]
+    other = tiny_model.log_prob(crystals[:2], z)["total"]
+    torch.testing.assert_close(own, other, atol=1e-2, rtol=1e-4)
+    with pytest.raises(ConfigError, match=r"2 crystals need .* \(2, 8\)"):
+        tiny_model.log_prob(structures, z[:1])
+    nothing = tiny_model.log_prob([], z[:0])
+    assert nothing.keys() == tiny_model.log_prob(structures, z).keys()
+    assert all(len(values) == 0 for values in nothing.values())
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 TOLERANCES = {"stol": 0.5, "angle_tol": 10.0, "ltol": 0.3}
 """Of the CDVAE benchmark (T. Xie et al., ICLR 2022, section 5.1)."""
+MATCHER = f"StructureMatcher({', '.join(f'{n}={v:g}' for n, v in TOLERANCES.items())})"
+"""As summaries name it."""
 CHUNK = 32
 """Pairs a task."""
 

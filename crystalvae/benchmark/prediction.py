@@ -100,7 +100,7 @@ def prediction_metrics(
         count: draws that enter; None is all n.
 
     Returns:
-        ``match_rate`` with its 95 % bootstrap interval (share of references that any of
+        ``match_rate`` with its 95 % interval (share of references that any of
         their draws matches), ``rmse`` (mean over those of the smallest distance, None
         without any), ``metre`` and ``crmse``.
     """

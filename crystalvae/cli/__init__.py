@@ -88,6 +88,9 @@ def main(argv: list[str] | None = None) -> int:
     # Threads that wait for each other give up spinning soon: beside other work on the
     # same cores, sampling was sixty times slower without.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    for stream in (sys.stdout, sys.stderr):  # where β cannot be printed, ? is
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     args = build_parser().parse_args(argv)
     logger = logging.getLogger("crystalvae")
     if not logger.handlers:

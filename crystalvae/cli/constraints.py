@@ -55,29 +55,7 @@ def parse_constraints(args: argparse.Namespace):
     Raises:
         ConfigError: an option cannot be understood.
     """
-    from crystalvae.generation.constraints import (
-        Constraints,
-        parse_elements,
-        parse_formula,
-        parse_range,
-        parse_required,
-        parse_space_groups,
-    )
+    from crystalvae.generation.constraints import Constraints
 
-    composition = elements = groups = None
-    if args.composition is not None:
-        composition = parse_formula(args.composition, "--composition")
-    if args.elements is not None:
-        elements = parse_elements(args.elements)
-    required, any_of = parse_required(() if args.require is None else args.require)
-    excluded = parse_elements(() if args.exclude is None else args.exclude)
-    if args.space_group is not None:
-        groups = parse_space_groups(args.space_group)
-    low, high = (
-        (1, None)
-        if args.num_atoms is None
-        else parse_range(args.num_atoms, "--num-atoms")
-    )
-    return Constraints(
-        composition, elements, groups, low, high, required, excluded, any_of
-    )
+    asked = asked_constraints(args)
+    return Constraints.of(space_groups=asked.pop("space_group", None), **asked)

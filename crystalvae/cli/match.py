@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from crystalvae.benchmark.generation import benchmark_valid
+    from crystalvae.benchmark.matching import MATCHER
     from crystalvae.benchmark.prediction import compare
     from crystalvae.data.load import crystal_of, read_entries
     from crystalvae.design.output import open_directory, write_table, write_text
@@ -94,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         "unreadable_predictions": len(broken),
         "of_no_reference": len(strange),
         **comparison.metrics,
-        "matcher": "StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)",
+        "matcher": MATCHER,
     }
     write_table(directory / "table.csv", rows)
     write_text(directory / "summary.json", json.dumps(summary, indent=1) + "\n")

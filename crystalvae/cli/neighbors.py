@@ -58,14 +58,12 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from crystalvae.cli.inputs import encodable_inputs
-    from crystalvae.data.load import open_known
-    from crystalvae.design.alike import Listed, change
+    from crystalvae.design.alike import change
     from crystalvae.design.neighbors import neighbors
     from crystalvae.design.output import open_directory, require_empty, write_crystals
     from crystalvae.design.ranking import numbered_rows
     from crystalvae.errors import CrystalVAEError
     from crystalvae.model import CrystalVAE
-    from crystalvae.screening.uniqueness import ReferenceIndex
 
     constraints = parse_constraints(args)
     require_empty(args.output)
@@ -76,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
         model.require_stability()
     settings = search_settings(args, model)
     names, known, refused = encodable_inputs(model, args.input, args.n)
-    listed = None if args.unlisted is None else open_known(args.unlisted)
     began = time.perf_counter()
     found, report = neighbors(
         model,
         known,
         args.n,
+        unlisted=args.unlisted,
         beta=args.beta,
         spread=args.spread,
         temperature=args.temperature,
@@ -96,18 +94,11 @@ def run(args: argparse.Namespace) -> int:
         progress=args.progress,
         num_workers=args.workers,
     )
-    dropped = 0
-    if listed is not None:
-        crystals = [item.crystal for item in found]
-        look_up = Listed(ReferenceIndex(listed), args.distortions)
-        old = look_up(crystals, num_workers=args.workers)
-        found = [item for item, is_old in zip(found, old) if not is_old]
-        dropped = sum(old)
     if not found:
         raise CrystalVAEError(
             f"nothing new in {report.draws.kept} draws: {report.same} are the "
-            f"structures themselves, {report.distorted} distorted, {dropped} listed; "
-            "raise --beta, --temperature or --spread"
+            f"structures themselves, {report.distorted} distorted, {report.listed} "
+            "listed; raise --beta, --temperature or --spread"
         )
     directory = open_directory(args.output)
     crystals = [item.crystal for item in found]
@@ -142,20 +133,20 @@ def run(args: argparse.Namespace) -> int:
         "distorted": report.distorted,
         "distortions_written": args.distortions,
         "repeated": report.repeated,
-        "listed": dropped,
+        "listed": report.listed,
         "written": len(found),
         "seconds": round(seconds, 2),
         "note": "checked for plausibility; of stability there is at most an "
         "estimate; novelty was judged "
         + (
             "not beyond the structures themselves"
-            if listed is None
+            if args.unlisted is None
             else f"against {named(args.unlisted)}"
         ),
     }
     write_crystals(directory, crystals, files, rows, summary)
     fell = ", ".join(f"{n} {reason}" for reason, n in fallen.items())
-    more = "" if listed is None else f", {dropped} are listed"
+    more = "" if args.unlisted is None else f", {report.listed} are listed"
     print(
         f"{len(found)} crystals in {directory} from {report.draws.draws} draws "
         f"({fell or 'none'} fell; {report.same} are the structures themselves, "

@@ -220,9 +220,9 @@ def add_checks_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checks",
         metavar="NAME,...",
-        help="what must hold: some of volume, density, distance, radii, smact, "
-        "charge and group (all but smact); leave out charge where compounds are wanted "
-        "whose charges do not cancel, such as subnitrides",
+        help="what must hold: some of volume, density, distance, radii, bonds, "
+        "smact, charge and group (all but smact); leave out charge where compounds "
+        "are wanted whose charges do not cancel, such as subnitrides",
     )
 
 

@@ -196,7 +196,7 @@ def _draw(
             num,
             draws=draws,
             analogues=analogues,
-            listed=listed,
+            unlisted=listed,
             beta=args.beta,
             temperature=args.temperature,
             seed=args.seed,
@@ -215,13 +215,10 @@ def _analogues(args: argparse.Namespace) -> Any:
 
 
 def _listed(args: argparse.Namespace) -> Any:
-    """The known crystals of ``--unlisted`` by formula, None without."""
-    from crystalvae.data.load import open_known
-    from crystalvae.screening.uniqueness import ReferenceIndex
+    """The known crystals of ``--unlisted``, None without."""
+    from crystalvae.design.alike import Listed
 
-    if args.unlisted is None:
-        return None
-    return ReferenceIndex(open_known(args.unlisted))
+    return None if args.unlisted is None else Listed.of(args.unlisted, True)
 
 
 def _predict_formula(
@@ -240,7 +237,6 @@ def _predict_formula(
         numbered_rows,
     )
     from crystalvae.errors import CrystalVAEError
-    from crystalvae.screening.uniqueness import is_known
 
     left_out = None
     if not (args.formula_units or args.num_atoms):
@@ -255,7 +251,7 @@ def _predict_formula(
     )
     if listed is not None and ranked:
         found = [item.crystal for item in ranked]
-        known = is_known(found, listed, num_workers=args.workers)
+        known = listed(found, num_workers=args.workers)
         fallen["listed"] = sum(known)
         ranked = [item for item, is_old in zip(ranked, known) if not is_old]
         if not ranked:
@@ -325,6 +321,7 @@ def _predict_known(
     import json
     import time
 
+    from crystalvae.benchmark.matching import MATCHER
     from crystalvae.benchmark.prediction import compare
     from crystalvae.design.output import unused_name, write_table, write_text
     from crystalvae.design.ranking import log_likelihoods, scores
@@ -367,7 +364,7 @@ def _predict_known(
         "structures": len(rows),
         "unusable": len(rows) - len(usable),
         **found.metrics,
-        "matcher": "StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)",
+        "matcher": MATCHER,
         "decode_seconds": round(seconds, 2),
     }
     write_table(directory / "table.csv", rows)

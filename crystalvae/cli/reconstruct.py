@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from crystalvae.benchmark.generation import benchmark_valid
-    from crystalvae.benchmark.matching import match_distances
+    from crystalvae.benchmark.matching import MATCHER, match_distances
     from crystalvae.data.load import crystal_of, read_entries
     from crystalvae.design.invert import SearchOptions
     from crystalvae.design.output import (
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         "search": 0 if args.greedy else args.rounds,
         "beta": args.beta or model.config.latent.beta_min,
-        "matcher": "StructureMatcher(stol=0.5, angle_tol=10, ltol=0.3)",
+        "matcher": MATCHER,
         "decode_seconds": round(seconds, 2),
     }
     write_table(directory / "table.csv", rows)

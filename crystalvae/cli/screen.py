@@ -129,7 +129,6 @@ def run(args: argparse.Namespace) -> int:
     estimates = None
     if args.estimate is not None:
         from crystalvae.design.estimates import (
-            TOO_FAR,
             estimate_columns,
             require_estimates,
         )
@@ -140,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         estimates = partial(
             estimate_columns,
             judge,
-            largest_residual=TOO_FAR,
+            doubted=True,
             num_workers=args.workers,
         )
     directory = resume_directory(args.output, WORK)

@@ -108,7 +108,8 @@ class Listed:
     @classmethod
     def of(
         cls,
-        known: str
+        known: Listed
+        | str
         | Path
         | Iterable[str | Path]
         | Iterable[AsymmetricUnit | Structure | Atoms],
@@ -118,7 +119,7 @@ class Listed:
 
         Args:
             known: crystals, or paths of data sets or of anything that ``prepare``
-                reads, one or several.
+                reads, one or several. One that is made already is given back.
             distortions: whether distortions of them count as new.
 
         Raises:
@@ -126,6 +127,8 @@ class Listed:
             DataError: the path holds nothing that can be used.
             InvalidStructureError: something is no crystal, or cannot be used.
         """
+        if isinstance(known, Listed):
+            return known
         if isinstance(known, (str, Path)):
             known = [known]
         elif not isinstance(known, Iterable):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from crystalvae.conditions import Told, told_values
+from crystalvae.design.familiar import without_unseen
 from crystalvae.design.settings import sampling_defaults, sampling_options
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
@@ -40,6 +41,8 @@ SPAWN_PAYS = 4096
 """Crystals from which several processes pay where each has to import all anew."""
 CANDIDATES = 8
 """Compositions from which one is chosen where elements are required."""
+FEWER_CANDIDATES = 3
+"""The same where only space groups are."""
 SPARE = 1.15
 """Draws for each crystal that is to pass the checks."""
 LIKELY_STABLE = "likely_stable"
@@ -160,15 +163,20 @@ class Batches:
     ) -> tuple[torch.Tensor, torch.Tensor | None, Held | None]:
         """Latent vectors, what is told, compositions where elements are required."""
         limits = self.constraints or Constraints()
-        choosy = bool(limits.needs) and limits.composition is None
+        each = 1
+        if limits.composition is None:
+            if limits.needs:
+                each = CANDIDATES
+            elif limits.space_groups is not None:
+                each = FEWER_CANDIDATES
         z = self.model.prior_sample(
-            self.batch_size * (CANDIDATES if choosy else 1),
+            self.batch_size * each,
             beta=self.beta,
             generator=generator,
             prior=self.prior,
         )
         told = self._told(len(z), generator)
-        if not choosy:
+        if each == 1:
             return z, told, None
         rows, held = required_compositions(
             self.model,
@@ -243,6 +251,7 @@ def batches(
         if checks is None:
             raise ConfigError("likely_stable is a check; draw with draw_checked")
     how = sampling_defaults(model, likely_stable=likely_stable, **asked)
+    constraints = without_unseen(model, constraints, how["element_bias"])
     return Batches(
         model=model,
         seed=seed,

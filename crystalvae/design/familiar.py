@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ase.data import atomic_numbers, chemical_symbols
 
+from crystalvae.generation import Constraints
+
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
-    from crystalvae.generation import Constraints
     from crystalvae.model import CrystalVAE
 
 TRAINED_ON = "trained_on"
@@ -20,6 +22,25 @@ def unseen_elements(model: CrystalVAE) -> list[str]:
     """Symbols that no training crystal had; none where the card does not say."""
     seen = set(model.card.get(TRAINED_ON, {}).get("elements", ()))
     return [s for s in chemical_symbols[1:] if s not in seen] if seen else []
+
+
+def without_unseen(
+    model: CrystalVAE, constraints: Constraints | None, wanted: Container[str] = ()
+) -> Constraints | None:
+    """Constraints that exclude what no training crystal had and nobody asks for.
+
+    Args:
+        model: the model.
+        constraints: what crystals must obey; where it says which elements may occur,
+            or gives the composition, it stays as it is.
+        wanted: symbols that are asked for in another way.
+    """
+    limits = constraints or Constraints()
+    unseen = {atomic_numbers[s] for s in unseen_elements(model) if s not in wanted}
+    unseen = unseen.difference(*limits.needs)
+    if not unseen or limits.elements is not None or limits.composition is not None:
+        return constraints
+    return replace(limits, excluded=limits.excluded | unseen)
 
 
 def too_large(model: CrystalVAE, crystal: AsymmetricUnit) -> str | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from crystalvae.conditions import Told
-from crystalvae.design.alike import merge_distorted
+from crystalvae.crystal import AsymmetricUnit
+from crystalvae.design.alike import Listed, merge_distorted
 from crystalvae.design.sample import Draw, DrawReport, draw_checked
 from crystalvae.design.settings import (
     refinement_of,
@@ -22,7 +23,9 @@ from crystalvae.errors import ConfigError
 from crystalvae.screening.uniqueness import duplicate_of
 
 if TYPE_CHECKING:
-    from crystalvae.crystal import AsymmetricUnit
+    from ase import Atoms
+    from pymatgen.core import Structure
+
     from crystalvae.latent import Posterior
     from crystalvae.model import CrystalVAE
 
@@ -117,13 +120,16 @@ class NeighborReport:
     (:func:`crystalvae.design.alike.is_distortion`)."""
     repeated: int
     """Draws that are in these ways like another draw."""
+    listed: int = 0
+    """Distinct ones that are among further known crystals."""
 
 
 def neighbors(
     model: CrystalVAE,
-    known: Sequence[AsymmetricUnit],
+    known: Sequence[AsymmetricUnit | Structure | Atoms],
     num: int,
     *,
+    unlisted: Any = None,
     beta: float | None = None,
     spread: float = 1.0,
     temperature: float = 1.0,
@@ -139,8 +145,11 @@ def neighbors(
 
     Args:
         model: the model.
-        known: crystals.
+        known: crystals, of any of the three kinds.
         num: draws that pass the checks, all known crystals together.
+        unlisted: further known crystals, as
+            :meth:`~crystalvae.design.alike.Listed.of` takes them; what matches one of
+            these, or is a distortion of one, is left out.
         beta: the knob; None is :func:`default_beta`.
         spread: see :class:`Around`.
         temperature: of every choice.
@@ -156,7 +165,11 @@ def neighbors(
     Raises:
         ConfigError: ``known`` is empty, or holds more crystals than ``num``.
         CrystalVAEError: no draw passes the checks.
+        DataError: ``unlisted`` cannot be read.
+        InvalidStructureError: something is no crystal, or cannot be used.
     """
+    listed = None if unlisted is None else Listed.of(unlisted, distortions)
+    known = [AsymmetricUnit.of(crystal) for crystal in known]
     if not known:
         raise ConfigError("there is no crystal to search around")
     if len(known) > num:
@@ -203,4 +216,9 @@ def neighbors(
         )
     found.sort(key=lambda item: (-item.count, item.distance))
     repeated = len(kept) - alike - len(found)
-    return found, NeighborReport(report, same, alike - same, repeated)
+    dropped = 0
+    if listed is not None and found:
+        old = listed([item.crystal for item in found], num_workers=num_workers)
+        found = [item for item, is_old in zip(found, old) if not is_old]
+        dropped = sum(old)
+    return found, NeighborReport(report, same, alike - same, repeated, dropped)

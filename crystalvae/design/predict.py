@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from crystalvae.conditions import Told, told_values
+from crystalvae.design.alike import Listed
 from crystalvae.design.batches import workers_for
 from crystalvae.design.ranking import most_drawn
 from crystalvae.design.settings import prediction_conditions, refinement_of
@@ -25,14 +26,13 @@ from crystalvae.generation import (
     generate,
 )
 from crystalvae.generation.choose import numbered_stream, require_seed
+from crystalvae.generation.constraints import parse_formula
 from crystalvae.parallel import ordered_map
-from crystalvae.screening.uniqueness import is_known
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.design.analogues import Analogues
     from crystalvae.model import CrystalVAE
-    from crystalvae.screening.uniqueness import ReferenceIndex
 
 BATCH = 256
 TEMPERATURE = 0.7
@@ -43,12 +43,12 @@ RESTART_TEMPERATURE = 0.5
 
 def predict(
     model: CrystalVAE,
-    compositions: Sequence[dict[int, int]],
+    compositions: Sequence[dict[int, int] | str],
     num: int,
     *,
     draws: int | None = None,
     analogues: Analogues | None = None,
-    listed: ReferenceIndex | None = None,
+    unlisted: Any = None,
     beta: float | None = None,
     temperature: float | None = None,
     seed: int = 0,
@@ -62,7 +62,8 @@ def predict(
 
     Args:
         model: the model.
-        compositions: atomic number → count in the primitive cell.
+        compositions: all atoms of the primitive cell, atomic number → count or a
+            formula.
         num: crystals for each, at least 1. Without ``draws`` the first is greedy, from
             the prior's mean, and the others are from the prior, as they come. With
             ``analogues``, up to three quarters of them (or one), the first ones, are
@@ -70,8 +71,9 @@ def predict(
         draws: draws for each out of which to choose the distinct ones that came most
             often (:func:`crystalvae.design.ranking.most_drawn`).
         analogues: known crystals, with whose elements replaced a prediction can begin.
-        listed: known crystals that are not to be predicted again: what matches one is
-            left out.
+        unlisted: known crystals that are not to be predicted again, as
+            :meth:`~crystalvae.design.alike.Listed.of` takes them: what matches one is
+            left out, distortions are not.
         beta: the knob of the draws from the prior; None is the largest of the trained
             range.
         temperature: of those after the greedy one; None is :data:`TEMPERATURE`.
@@ -86,8 +88,16 @@ def predict(
     Returns:
         ``num`` crystals for each composition, None for one that was not completed or
         where there were no more distinct ones.
+
+    Raises:
+        ConfigError: a formula or an option is impossible.
+        DataError: known crystals cannot be read.
     """
     require_seed(seed)
+    compositions = [
+        parse_formula(own) if isinstance(own, str) else own for own in compositions
+    ]
+    listed = None if unlisted is None else Listed.of(unlisted, distortions=True)
     beta = model.config.latent.beta_max if beta is None else beta
     greedy = SamplingOptions(restart_temperature=RESTART_TEMPERATURE)
     warm = replace(
@@ -183,10 +193,10 @@ class _Drafts:
 
 def _unlisted(
     drawn: list[list[AsymmetricUnit | None]],
-    listed: ReferenceIndex,
+    listed: Listed,
     num_workers: int | None,
 ) -> list[list[AsymmetricUnit | None]]:
     """Crystals that match no known one, in the order that they had."""
     flat = [crystal for own in drawn for crystal in own if crystal is not None]
-    known = iter(is_known(flat, listed, num_workers=num_workers))
+    known = iter(listed(flat, num_workers=num_workers))
     return [[c for c in own if c is None or not next(known)] for own in drawn]

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from functools import partial
 from inspect import signature
 from itertools import count
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from crystalvae.design.batches import (
 from crystalvae.design.familiar import beyond_training
 from crystalvae.design.settings import sampling_defaults
 from crystalvae.errors import ConfigError, CrystalVAEError
+from crystalvae.generation import Constraints
 from crystalvae.parallel import ordered_map
 from crystalvae.screening.base import Candidate, CheckResult
 from crystalvae.screening.checks import (
@@ -146,11 +148,12 @@ def draw_checked(
         ``num``, with a warning, where the constraints leave too few.
 
     Raises:
-        ConfigError: ``num`` is not positive.
+        ConfigError: ``num`` is no positive integer, or an option is impossible.
         CrystalVAEError: they leave none.
     """
-    if num < 1:
-        raise ConfigError(f"the number of crystals must be at least 1, not {num}")
+    _refuse_unknown(options)
+    if not isinstance(num, Integral) or num < 1:
+        raise ConfigError(f"the number of crystals is an integer from 1, not {num!r}")
     strange = beyond_training(model, options.get("constraints"))
     if strange is not None:
         logger.warning(strange)
@@ -253,7 +256,7 @@ def draw(
         ConfigError: an option is unknown or impossible.
         CrystalVAEError: they leave no crystal.
     """
-    _refuse_unknown(options)
+    _refuse_unknown(options, draw, type(model).sample)
     if unlisted is not None:
         if options.get("known") is not None:
             raise ConfigError("give known or unlisted, not both")
@@ -262,20 +265,25 @@ def draw(
     return [item.crystal for item in kept]
 
 
-def _refuse_unknown(options: dict[str, Any]) -> None:
-    """Name the first option that nothing takes, and those that are named alike."""
-    from crystalvae.model import CrystalVAE
+def _refuse_unknown(options: dict[str, Any], *functions: Callable) -> None:
+    """Name the first option that nothing takes, and those that are named alike.
 
-    functions = (CrystalVAE.sample, draw, draw_checked, batches, sampling_defaults)
+    Args:
+        options: what was given.
+        *functions: what takes options, besides those that drawing takes itself.
+    """
+    own = (draw_checked, batches, sampling_defaults)
     taken = {
         name
-        for function in functions
+        for function in (*own, *functions)
         for name, parameter in signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "checks"
+        if parameter.kind is parameter.KEYWORD_ONLY
     }
     for name in options:
         if name not in taken:
             begun = sorted(other for other in taken if other.startswith(name))
             near = begun or get_close_matches(name, sorted(taken))
             hint = f"; did you mean {' or '.join(near)}" if near else ""
-            raise ConfigError(f"sample has no argument {name!r}{hint}")
+            if name in signature(Constraints.of).parameters:
+                hint = f"; give constraints=Constraints.of({name}=...)"
+            raise ConfigError(f"there is no argument {name!r}{hint}")

@@ -27,7 +27,7 @@ def sampling_defaults(
     element_bias: dict[str, float] | None = None,
     conditions: Told | None = None,
     condition_strength: float | None = None,
-    refine: dict[str, float | None] | None = None,
+    refine: dict[str, float | None] | bool | None = None,
     likely_stable: float | None = None,
 ) -> dict[str, Any]:
     """How to draw: what is asked for, and otherwise what the model's card recommends.
@@ -52,7 +52,8 @@ def sampling_defaults(
         the decoder will hear.
 
     Raises:
-        ConfigError: it cannot be told what was asked for.
+        ConfigError: β is no number of the trained range, or it cannot be told what was
+            asked for.
     """
     chosen = model.card.get("sampling", {})
     if likely_stable is not None:
@@ -68,6 +69,7 @@ def sampling_defaults(
     biases.update(element_bias or {})
     if beta is None:
         beta = chosen.get("beta", model.config.latent.beta_max)
+    model.beta_tensor(beta, 1)
     told = {} if conditions is None else conditions
     model.config.require_heard(told, beta)
     told = {**chosen.get("conditions", {}), **told}
@@ -148,7 +150,7 @@ def prediction_conditions(model: CrystalVAE) -> Told:
 
 def refinement_of(
     model: CrystalVAE,
-    refine: dict[str, float | None] | None = None,
+    refine: dict[str, float | None] | bool | None = None,
     *,
     purpose: str | None = None,
 ) -> Refinement:
@@ -156,7 +158,8 @@ def refinement_of(
 
     Args:
         model: the model; without a refiner it recommends 0 passes.
-        refine: fields of :class:`~crystalvae.generation.Refinement` that are asked for.
+        refine: fields of :class:`~crystalvae.generation.Refinement` that are asked for;
+            False leaves refinement out.
         purpose: ``prediction`` (of given compositions) or ``design`` (around known
             crystals), for which the card may have exceptions.
 
@@ -164,7 +167,9 @@ def refinement_of(
         ConfigError: there is no such field, its value is impossible, or something else
             than passes is asked of a model without a refiner.
     """
-    asked = refine or {}
+    if refine is False:
+        refine = {"passes": 0}
+    asked = {} if refine is None or refine is True else refine
     if asked and "passes" not in asked:
         model.require_refiner()
     chosen = {"passes": 0}

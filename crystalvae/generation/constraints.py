@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from itertools import chain
 from numbers import Integral
 from typing import TYPE_CHECKING
 
+import gemmi
 from ase.data import atomic_numbers, chemical_symbols
 
 from crystalvae.errors import ConfigError
@@ -26,11 +28,12 @@ ALL_ELEMENTS = frozenset(range(1, len(chemical_symbols)))
 
 
 def parse_element(symbol: str) -> int:
-    """Atomic number of an element symbol.
+    """Atomic number of an element symbol, or of what is written as one.
 
     Raises:
         ConfigError: there is no such element.
     """
+    symbol = str(symbol)
     number = atomic_numbers.get(symbol, 0)
     if number < 1:
         meant = symbol.capitalize()
@@ -47,7 +50,7 @@ def parse_elements(symbols: Iterable[str]) -> frozenset[int]:
     """
     if isinstance(symbols, str):
         symbols = symbols.replace("-", ",").split(",")
-    return frozenset(parse_element(symbol.strip()) for symbol in symbols)
+    return frozenset(parse_element(str(symbol).strip()) for symbol in symbols)
 
 
 def parse_required(
@@ -56,8 +59,8 @@ def parse_required(
     """Elements that must occur, and sets of which one must.
 
     Args:
-        given: symbols, or alternatives such as ``Mn/Fe/Co``; or a text with commas
-            between them.
+        given: symbols, or alternatives such as ``Mn/Fe/Co`` or ``["Mn", "Fe"]``; or
+            a text with commas between them.
 
     Returns:
         Atomic numbers; and those of each set of alternatives.
@@ -67,7 +70,12 @@ def parse_required(
     """
     if isinstance(given, str):
         given = given.replace("-", ",").split(",")
-    sets = [parse_elements(part.split("/")) for part in given]
+    sets = [
+        parse_elements(
+            part if isinstance(part, (list, tuple)) else str(part).split("/")
+        )
+        for part in given
+    ]
     single = frozenset(chain.from_iterable(own for own in sets if len(own) == 1))
     return single, tuple(own for own in sets if len(own) > 1)
 
@@ -99,8 +107,9 @@ def parse_space_groups(given: Iterable[int | str] | int | str) -> frozenset[int]
     """Numbers of space groups.
 
     Args:
-        given: numbers, ranges such as ``139-142`` or symbols such as ``R-3m``, several
-            or one, or a text with commas between them.
+        given: numbers, ranges such as ``139-142`` or symbols such as ``R-3m``, also of
+            other settings (``Pbnm`` is 62), several or one, or a text with commas
+            between them.
 
     Raises:
         ConfigError: one of them is no space group.
@@ -128,6 +137,9 @@ def _groups_of(part: int | str) -> tuple[int, int]:
     if text[:1].isdigit():
         return parse_range(text, "space group")
     if text not in numbers:
+        setting = gemmi.find_spacegroup_by_name(text.replace("_", ""))
+        if setting is not None and text[0].isupper():
+            return setting.number, setting.number
         near = [text.capitalize()] if text.capitalize() in numbers else None
         near = near or get_close_matches(text, symmetry_tables().symbol[1:], 1)
         hint = f"did you mean {near[0]}" if near else "symbols are such as Fm-3m"
@@ -187,31 +199,39 @@ class Constraints:
         cls,
         *,
         elements: Iterable[str] | None = None,
-        exclude: Iterable[str] = (),
-        require: Iterable[str] = (),
+        exclude: Iterable[str] | None = None,
+        require: Iterable[str] | None = None,
         composition: str | None = None,
         space_groups: Iterable[int | str] | int | str | None = None,
-        num_atoms: int | tuple[int, int] | None = None,
+        num_atoms: int | tuple[int, int] | str | None = None,
     ) -> Constraints:
-        """From symbols and a formula.
+        """From symbols and a formula; None asks nothing.
 
         Args:
-            elements: symbols of those that may occur; None is all.
-            exclude: symbols of those that must not occur.
-            require: symbols of those that must occur; ``Mn/Fe/Co`` is at least one of
-                these.
+            elements: symbols of those that may occur, or a text with commas.
+            exclude: of those that must not occur, likewise.
+            require: of those that must occur, likewise; ``Mn/Fe/Co`` is at least one
+                of these.
             composition: all atoms of the primitive cell, such as ``Li2Fe2P2O8``.
             space_groups: numbers or symbols of those that may occur, as
-                :func:`parse_space_groups` takes them; None is all.
-            num_atoms: in the primitive cell, or the fewest and the most.
+                :func:`parse_space_groups` takes them.
+            num_atoms: in the primitive cell; a number, the fewest and the most, or a
+                text such as ``4-12``.
 
         Raises:
-            ConfigError: a symbol or the formula cannot be understood.
+            ConfigError: a symbol, a number or the formula cannot be understood.
         """
         if isinstance(num_atoms, Integral):
             num_atoms = (num_atoms, num_atoms)
-        low, high = num_atoms or (1, None)
-        required, any_of = parse_required(require)
+        elif isinstance(num_atoms, str):
+            num_atoms = parse_range(num_atoms, "the number of atoms")
+        try:
+            low, high = (1, None) if num_atoms is None else num_atoms
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"the number of atoms is one number or two, not {num_atoms!r}"
+            ) from error
+        required, any_of = parse_required(() if require is None else require)
         if space_groups is not None:
             space_groups = parse_space_groups(space_groups)
         return cls(
@@ -221,7 +241,7 @@ class Constraints:
             min_atoms=low,
             max_atoms=high,
             required=required,
-            excluded=parse_elements(exclude),
+            excluded=parse_elements(() if exclude is None else exclude),
             any_of=any_of,
         )
 
@@ -331,6 +351,20 @@ class Constraints:
         if self.excluded and not self.allowed:
             raise ConfigError("every element that may occur is excluded")
 
+    def counts_of_one(self, most: int) -> list[int] | None:
+        """How many atoms of one element a primitive cell of an allowed group can have.
+
+        Args:
+            most: largest count.
+
+        Returns:
+            Ascending counts; None where all groups are allowed, or the composition is
+            given.
+        """
+        if self.space_groups is None or self.composition is not None:
+            return None
+        return list(_counts_of_one(self.space_groups, most))
+
     def can_hold(self, counts: Sequence[int]) -> bool:
         """Whether a group that is allowed has positions for these counts.
 
@@ -344,3 +378,9 @@ class Constraints:
             can_complete(group, -1, 0, tuple(n * int(centring[group]) for n in counts))
             for group in self.space_groups
         )
+
+
+@lru_cache(maxsize=1000)
+def _counts_of_one(groups: frozenset[int], most: int) -> tuple[int, ...]:
+    limits = Constraints(space_groups=groups)
+    return tuple(n for n in range(1, most + 1) if limits.can_hold([n]))

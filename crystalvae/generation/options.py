@@ -35,7 +35,7 @@ MOST_BIAS = 50
 
 def is_share(value: object) -> bool:
     """Whether it is a number above 0 and at most 1."""
-    return isinstance(value, Real) and 0 < value <= 1
+    return isinstance(value, Real) and value is not True and 0 < value <= 1
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ class SamplingOptions:
         return bias
 
 
+TOO_SHORT = 1e3
+"""Added to the residual of a crystal with too short bonds."""
 MOST = 1000
 """Most passes, and most repeats."""
 MOST_LEVELS = 8
@@ -146,6 +148,11 @@ class Refinement:
     """Error that the first pass of a further descent expects, Å."""
     repeat_strain: float = 0.04
     """Strain that it expects."""
+    bonds: float = 0.0
+    """Share of the shortest known distance of two elements
+    (:func:`crystalvae.screening.bonds.bond_limits`) that atoms of a refined draw must
+    keep; what is closer descends again, and is drawn again, as what is above the limit.
+    0 asks for nothing."""
 
     def __post_init__(self) -> None:
         for name in ("passes", "repeats"):
@@ -158,11 +165,13 @@ class Refinement:
                 raise ConfigError(f"{name} goes from {LEAST_NOISE} to {MOST_NOISE:g}")
         if self.limit is not None and not self.limit > 0:
             raise ConfigError("limit is above 0")
+        if not 0 <= self.bonds <= 1:
+            raise ConfigError("bonds is a share from 0 to 1")
 
     def doubts(self, residual: Tensor) -> Tensor:
-        """Which residuals are above the limit, or infinite."""
+        """Which residuals are above the limit, or infinite, or of too short bonds."""
         limit = math.inf if self.limit is None else self.limit
-        return (residual > limit) | residual.isinf()
+        return residual > min(limit, TOO_SHORT / 2)
 
 
 @dataclass(frozen=True)
@@ -204,7 +213,7 @@ class Generated:
     did not mend it ``(B,)``."""
     residual: Tensor
     """What the refiner would still change, 0 where it was not asked, infinite where
-    refining failed ``(B,)``."""
+    refining failed, :data:`TOO_SHORT` more where bonds are too short ``(B,)``."""
     element: Tensor
     """Elements of the composition drawn, 0 for padding, ``(B, C)``."""
     count: Tensor

@@ -60,6 +60,8 @@ class Decoding:
         self.constraints = constraints
         self.generator = generator
         self.held = held
+        self.counts = constraints.counts_of_one(model.config.decoder.max_count)
+        self.least = self.counts[0] if self.counts else 1
         needs = constraints.needs
         self.meets = torch.zeros(len(needs), MAX_Z, dtype=torch.bool, device=z.device)
         for row, own in enumerate(needs):
@@ -154,7 +156,7 @@ class Decoding:
             banned[[0, *elements]] = False
             logits = logits.masked_fill(banned, MASKED)
         if limits.max_atoms is not None:
-            full = (total >= limits.max_atoms)[:, None]
+            full = (step > 0) & (total + self.least > limits.max_atoms)[:, None]
             logits = torch.where(full, torch.full_like(logits, MASKED), logits)
             logits[:, 0] = torch.where(full[:, 0], 0.0, logits[:, 0])
         if step and limits.min_atoms > 1:
@@ -180,7 +182,7 @@ class Decoding:
         banned = (z > coming) | ((z == 0) & (missing > 0)[:, None])
         tight = missing >= self.config.max_elements - step
         if self.constraints.max_atoms is not None:
-            tight |= missing >= self.constraints.max_atoms - total
+            tight |= missing * self.least >= self.constraints.max_atoms - total
         helps = (self.missing[:, :, None] & self.meets[:, :size]).any(1)
         banned |= (tight & (missing > 0))[:, None] & ~helps
         logits = logits.masked_fill(banned, MASKED)
@@ -191,13 +193,14 @@ class Decoding:
         return logits
 
     def _leave_room(self, logits: Tensor, element: Tensor, total: Tensor) -> Tensor:
-        """Leave an atom for each need that is still open."""
+        """Leave an atom, or as many as a group needs, for each need that is open."""
         if not len(self.latest) or self.constraints.max_atoms is None:
             return logits
         room = self.constraints.max_atoms - total
-        room = room - self._missing_after(element).sum(1)
+        room = room - self.least * self._missing_after(element).sum(1)
         amount = torch.arange(logits.shape[1], device=self.device)
-        return logits.masked_fill(amount > room.clamp(min=1)[:, None], MASKED)
+        room = room.clamp(min=self.least)
+        return logits.masked_fill(amount > room[:, None], MASKED)
 
     def _weigh(self, part: str, allowed: Tensor, free: Tensor, rows: Tensor) -> None:
         """Note how much of the probability requirements left to a choice."""
@@ -218,7 +221,7 @@ class Decoding:
         limits = self.constraints
         amount = torch.arange(logits.shape[1], device=self.device)
         if limits.max_atoms is not None:
-            room = (limits.max_atoms - total).clamp(min=1)
+            room = (limits.max_atoms - total).clamp(min=self.least)
             logits = logits.masked_fill(amount > room[:, None], MASKED)
         if limits.min_atoms > 1:
             z = torch.arange(element_logits.shape[1], device=self.device)
@@ -227,6 +230,12 @@ class Decoding:
             need = torch.where(last, limits.min_atoms - total, torch.ones_like(total))
             need = need.clamp(max=logits.shape[1] - 1)
             logits = logits.masked_fill(amount < need[:, None], MASKED)
+        if self.counts is not None:
+            unfit = torch.ones_like(amount, dtype=torch.bool)
+            unfit[self.counts] = False
+            fitting = logits.masked_fill(unfit, MASKED)
+            hopeless = (fitting.amax(1) <= MASKED / 2)[:, None]
+            logits = torch.where(hopeless, logits, fitting)
         return logits
 
     def groups(self) -> None:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from crystalvae.generation.options import TOO_SHORT
 from crystalvae.generation.placement import shortest_distances
 from crystalvae.refinement.neighbors import Sites
+from crystalvae.screening.bonds import bond_limits
 
 if TYPE_CHECKING:
     from crystalvae.generation.options import Generated, Refinement
@@ -25,11 +27,12 @@ def refine(
 ) -> None:
     """Refine complete crystals in place, and note their residuals.
 
-    What stays above the limit, or has atoms closer than decoding allows, descends
-    again from where it came to, as often as ``how`` says. Atoms on top of each other
-    come apart in this way. Of its descents a crystal keeps the one that ended with the
-    smallest residual. One whose atoms were too close at the end of each stays as it was
-    decoded; its residual is infinite. One that ends well does not collide any more.
+    What stays above the limit, has too short bonds, or atoms closer than decoding
+    allows, descends again from where it came to, as often as ``how`` says. Atoms on top
+    of each other come apart in this way. Of its descents a crystal keeps the one that
+    ended with the smallest residual. One whose atoms were too close at the end of each
+    stays as it was decoded; its residual is infinite. One that ends well does not
+    collide any more.
 
     Args:
         refiner: the network.
@@ -38,6 +41,7 @@ def refine(
         min_distance: of :class:`~crystalvae.generation.options.SamplingOptions`.
     """
     limits = shortest_distances(min_distance).to(found.lattice.device)
+    bonds = torch.from_numpy(bond_limits(how.bonds)).to(limits)
     usable = found.complete.nonzero().squeeze(1)
     pending = usable[found.num_sites[usable].argsort(stable=True)]
     best = found.lattice.clone(), found.frac_coords.clone()
@@ -47,7 +51,7 @@ def refine(
     for noise, strain in levels:
         for rows in _chunks(pending, found.num_sites[pending]):
             found.residual[rows] = _descend(
-                refiner, found, rows, how, noise, strain, limits
+                refiner, found, rows, how, noise, strain, limits, bonds
             )
         better = pending[found.residual[pending] < lowest[pending]]
         best[0][better], best[1][better] = (
@@ -78,6 +82,7 @@ def _descend(
     noise: float,
     strain: float,
     limits: Tensor,
+    bonds: Tensor,
 ) -> Tensor:
     """One descent of some crystals in place.
 
@@ -85,7 +90,8 @@ def _descend(
 
     Returns:
         Residuals ``(len(rows),)``, infinite where atoms are too close or a number is
-        not finite.
+        not finite, :data:`~crystalvae.generation.options.TOO_SHORT` more where bonds
+        are too short.
     """
     slot = torch.arange(found.wyckoff.shape[1], device=rows.device)
     mask = slot < found.num_sites[rows][:, None]
@@ -108,6 +114,7 @@ def _descend(
     coords[mask] = moved
     found.lattice[rows[sound]] = lattice[sound]
     found.frac_coords[rows[sound]] = coords[sound]
+    residual = residual + TOO_SHORT * _touches(data, bonds)
     return residual.masked_fill(~sound | _touches(data, limits), torch.inf)
 
 

@@ -13,7 +13,7 @@ from crystalvae.data.jobs import fingerprint, open_work, structure_jobs
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.files import shown
 from crystalvae.parallel import num_cores
-from crystalvae.screening.base import PROBABILITY, RESIDUAL, CheckResult
+from crystalvae.screening.base import ENERGY, PROBABILITY, RESIDUAL, CheckResult
 from crystalvae.screening.checks import DEFAULT, parse_checks
 from crystalvae.screening.engine import CHUNK, Inspected, Inspector, inspect_all
 from crystalvae.screening.resume import load_pickle, save_pickle
@@ -218,8 +218,11 @@ def _score(
     extra: dict[int, dict[str, Any]],
     rank_by: str,
     highest: bool,
-) -> Callable[[int], float]:
-    """What places are sorted by; those without a number come last."""
+) -> Callable[[int], tuple[float, float]]:
+    """What places are sorted by; those without a number come last.
+
+    Of equal ones (probabilities near 1) the estimated energy decides.
+    """
 
     def value(place: int) -> float | None:
         crystal = inspected[place].crystal
@@ -233,11 +236,12 @@ def _score(
             return crystal.volume / crystal.num_atoms
         return extra.get(place, {}).get(rank_by)
 
-    def score(place: int) -> float:
+    def score(place: int) -> tuple[float, float]:
         found = value(place)
+        energy = extra.get(place, {}).get(ENERGY, math.inf)
         if found is None or math.isnan(found):
-            return math.inf
-        return -found if highest else found
+            return math.inf, energy
+        return -found if highest else found, energy
 
     return score
 

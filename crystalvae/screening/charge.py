@@ -19,7 +19,7 @@ from crystalvae.screening.base import (
     element_array,
     element_table,
 )
-from crystalvae.screening.distance import bonds_within
+from crystalvae.screening.distance import pairs_within
 
 LOWEST = {1: -1, 6: -4, 7: -3, 8: -2, 9: -1, 14: -4, 15: -3, 16: -2, 17: -1, 33: -3}
 LOWEST |= {34: -2, 35: -1, 52: -2, 53: -1}
@@ -193,7 +193,7 @@ def _bonded(candidate: Candidate) -> dict[int, int]:
     species = candidate.atomic_numbers
     length = 2 * BOND * element_array("radius")
     reach = float(length[species].max(initial=0.0))
-    first, second, distance = bonds_within(candidate, reach)
+    first, second, distance = pairs_within(candidate, reach)
     near = (species[first] == species[second]) & (distance <= length[species[first]])
     bonded = np.unique(first[near])
     counts = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from crystalvae.errors import ConfigError
 from crystalvae.screening.base import Candidate, CheckResult
+from crystalvae.screening.bonds import check_bonds
 from crystalvae.screening.charge import check_charge, check_smact
 from crystalvae.screening.density import check_density, check_volume
 from crystalvae.screening.distance import check_distance, check_radii
@@ -17,6 +18,7 @@ CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
     "density": check_density,
     "distance": check_distance,
     "radii": check_radii,
+    "bonds": check_bonds,
     "smact": check_smact,
     "charge": check_charge,
     "group": check_group,
@@ -24,7 +26,7 @@ CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
 
 STRUCTURAL = ("volume", "distance")
 """Checks whose passing is the structural validity of the benchmarks."""
-DEFAULT = ("volume", "density", "distance", "radii", "charge", "group")
+DEFAULT = ("volume", "density", "distance", "radii", "bonds", "charge", "group")
 """Checks that a structure must not fail to be written by ``sample``."""
 
 

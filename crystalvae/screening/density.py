@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from crystalvae.screening.base import Candidate, CheckResult, element_array
 
 if TYPE_CHECKING:
@@ -29,6 +31,15 @@ def mass_density(candidate: Candidate) -> float:
 def density_of(crystal: AsymmetricUnit) -> float:
     """Mass density of a crystal in g/cm³."""
     return mass_density(Candidate.of(crystal))
+
+
+def widest_gap(crystal: AsymmetricUnit) -> float:
+    """Widest layer without an atom's centre in Å, across an axis of the cell."""
+    lattice, coords, *_ = crystal.expand()
+    heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
+    levels = np.sort(coords, axis=0)
+    gaps = np.diff(levels, axis=0, append=levels[:1] + 1)
+    return float((gaps.max(0) * heights).max())
 
 
 def check_volume(candidate: Candidate) -> CheckResult:

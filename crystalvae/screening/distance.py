@@ -54,7 +54,7 @@ def check_distance(candidate: Candidate) -> CheckResult:
     height = _least_height(candidate)
     if height < MIN_HEIGHT:
         return CheckResult("distance", False, height, "the cell is flat")
-    _, _, distance = _pairs_within(candidate, MIN_DISTANCE)
+    _, _, distance = pairs_within(candidate, MIN_DISTANCE)
     if len(distance):
         value = float(distance.min())
         return CheckResult(
@@ -63,11 +63,21 @@ def check_distance(candidate: Candidate) -> CheckResult:
     return CheckResult("distance", True)
 
 
-def bonds_within(candidate: Candidate, length: float) -> tuple:
-    """As :func:`shortest_pairs`, but no pairs in cells that are too flat to search."""
+def pairs_within(candidate: Candidate, radius: float) -> tuple:
+    """As :func:`shortest_pairs`, but no pairs in cells that are too flat to search.
+
+    One search serves all that ask for no more than it found.
+    """
     if candidate.volume < 1e-3 or _least_height(candidate) < MIN_HEIGHT:
         return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    return shortest_pairs(candidate, length)
+    searched, pairs = candidate.cache.get("pairs", (0.0, None))
+    if pairs is None or radius > searched:
+        searched = max(radius, _reach(candidate.atomic_numbers), MIN_DISTANCE)
+        pairs = shortest_pairs(candidate, searched)
+        candidate.cache["pairs"] = searched, pairs
+    first, second, distance = pairs
+    near = distance <= radius
+    return first[near], second[near], distance[near]
 
 
 def radius_share(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -92,7 +102,7 @@ def check_radii(candidate: Candidate) -> CheckResult:
         return CheckResult("radii", None, None, "the cell is flat")
     species = candidate.atomic_numbers
     radii = element_array("radius")[species]
-    first, second, distance = _pairs_within(candidate, _reach(species))
+    first, second, distance = pairs_within(candidate, _reach(species))
     if not len(distance):
         return CheckResult("radii", True)
     share = distance / (radii[first] + radii[second])
@@ -113,16 +123,6 @@ def _reach(species: np.ndarray) -> float:
     """Å beyond which no two of the elements are too close."""
     radii = element_array("radius")[species]
     return 2 * float((radius_share(species, species) * radii).max())
-
-
-def _pairs_within(candidate: Candidate, radius: float) -> tuple:
-    """As :func:`shortest_pairs`, from one search that serves both checks."""
-    if "pairs" not in candidate.cache:
-        reach = max(_reach(candidate.atomic_numbers), MIN_DISTANCE)
-        candidate.cache["pairs"] = shortest_pairs(candidate, reach)
-    first, second, distance = candidate.cache["pairs"]
-    near = distance <= radius
-    return first[near], second[near], distance[near]
 
 
 def _least_height(candidate: Candidate) -> float:

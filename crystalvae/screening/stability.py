@@ -254,7 +254,7 @@ def stability_summary(
             f"above the hull of the reference crystals, {how}, in the same "
             "potential; unique and novel by StructureMatcher, also once relaxed"
         ),
-        "mean_rmsd_to_relaxed": round(sum(moved) / len(moved), 4) if moved else 0.0,
+        "mean_rmsd_to_relaxed": round(sum(moved) / len(moved), 4) if moved else None,
     }
 
 

@@ -35,6 +35,7 @@ MEANING = {
     "distance": f"no two atoms within {MIN_DISTANCE:g} Å, own images included",
     "radii": f"no two atoms within {MIN_RADIUS_SHARE:g} of the sum of covalent radii, "
     f"nonmetals {MIN_NONMETAL_SHARE:g}",
+    "bonds": "no two atoms closer than in known crystals of their elements",
     "smact": "SMACT's charge balance, for comparison",
     "charge": "known oxidation states can cancel; alloys and the like are exempt",
     "group": "spglib finds the declared space group",

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -194,7 +195,8 @@ def test_interruption_is_code_130(monkeypatch, model_dir, tmp_path, capsys):
 
 
 def test_full_disk_leaves_no_half_file(monkeypatch, model_dir, tmp_path, capsys):
-    def full(*_args, **_kwargs):
+    def full(path, text, *_args, **_kwargs):
+        path.write_bytes(text[: len(text) // 2].encode())
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
@@ -208,6 +210,18 @@ def test_full_disk_leaves_no_half_file(monkeypatch, model_dir, tmp_path, capsys)
 def test_fetch_makes_the_built_in_set_and_lists(tmp_path, capsys):
     assert main(["datasets", "list"]) == 0
     assert "mpts_52" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", [[], ["tradeoff"]])
+def test_help_can_be_read_on_any_terminal(verb):
+    done = subprocess.run(
+        [sys.executable, "-m", "crystalvae", *verb, "--help"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"usage" in done.stdout
 
 
 def test_help_is_quick_and_quiet():

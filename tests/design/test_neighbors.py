@@ -148,3 +148,26 @@ def test_what_the_model_does_not_know_is_refused(shipped, tmp_path, capsys):
     assert "LiFePO4 has 28 atoms in the primitive cell" in message
     assert "trained on at most 20" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_structures_are_known_crystals_and_unlisted_ones_are_left_out(shipped):
+    structure = unit("perovskite").to_structure()
+    options = {"beta": 0.2, "num_workers": 1}
+    found, _ = neighbors(shipped, [structure], 12, **options)
+    first = found[0].crystal
+    left, report = neighbors(shipped, [structure], 12, unlisted=[first], **options)
+    assert len(left) + report.listed == len(found)
+    assert report.listed >= 1
+    assert not any(item.crystal.matches(first) for item in left)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temprature": 1.0}, "did you mean temperature"),
+        ({"require": ["O"]}, r"constraints=Constraints.of\(require=...\)"),
+    ],
+)
+def test_unknown_arguments_are_refused(shipped, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        neighbors(shipped, [unit("rutile")], 2, **wrong)

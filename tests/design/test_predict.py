@@ -4,8 +4,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from ase.data import chemical_symbols
 
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.design.alike import Listed
 from crystalvae.design.analogues import Analogues
 from crystalvae.design.predict import predict
 from crystalvae.design.ranking import (
@@ -228,7 +230,9 @@ def test_listed_structures_are_not_predicted_again(tiny_model):
     drawn = [crystal for crystal in free if crystal is not None]
     assert len({crystal.number for crystal in drawn}) > 1
     listed = ReferenceIndex([salt, drawn[0]])
-    other = predict(tiny_model, [cell], 12, temperature=2.0, listed=listed)[0]
+    other = predict(
+        tiny_model, [cell], 12, temperature=2.0, unlisted=Listed(listed, True)
+    )[0]
     kept = [crystal for crystal in other if crystal is not None]
     assert 0 < len(kept) < len(drawn)
     assert not any(is_known(kept, listed, num_workers=1))
@@ -237,21 +241,35 @@ def test_listed_structures_are_not_predicted_again(tiny_model):
         [cell],
         3,
         analogues=Analogues([salt]),
-        listed=ReferenceIndex([salt]),
+        unlisted=[REFERENCE["nacl"][0]],
     )[0]
     assert not any(is_known([c for c in again if c], ReferenceIndex([salt])))
+
+
+def test_a_formula_is_a_composition(tiny_model):
+    one = predict(tiny_model, [CELLS[1]], 3)[0]
+    other = predict(tiny_model, [formula_of(CELLS[1])], 3)[0]
+    assert [str(c) for c in one] == [str(c) for c in other]
+    with pytest.raises(ConfigError, match="formula"):
+        predict(tiny_model, ["NaCl0.5"], 1)
+
+
+def formula_of(composition):
+    return "".join(f"{chemical_symbols[z]}{n}" for z, n in composition.items())
 
 
 def test_a_listed_analogue_leaves_its_place_to_a_draw(tiny_model):
     salt = AsymmetricUnit.from_structure(REFERENCE["nacl"][0])
     listed = ReferenceIndex([salt])
-    own = predict(tiny_model, [CELLS[1]], 12, temperature=2.0, listed=listed)[0]
+    own = predict(
+        tiny_model, [CELLS[1]], 12, temperature=2.0, unlisted=Listed(listed, True)
+    )[0]
     both = predict(
         tiny_model,
         [CELLS[1]],
         12,
         temperature=2.0,
-        listed=listed,
+        unlisted=Listed(listed, True),
         analogues=Analogues([salt]),
     )[0]
     assert sum(c is not None for c in both) == sum(c is not None for c in own) > 0

@@ -5,14 +5,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ase.data import chemical_symbols
+from pymatgen.core import Element
 
 from crystalvae.data.packed import pack, write_packed
 from crystalvae.design.alike import Listed
 from crystalvae.design.batches import batch_size_for, workers_for
+from crystalvae.design.familiar import without_unseen
 from crystalvae.design.sample import draw_checked, draws, raw_draws
+from crystalvae.design.settings import refinement_of
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.generation import Constraints
-from crystalvae.screening.base import CheckResult
+from crystalvae.screening.base import Candidate, CheckResult
+from crystalvae.screening.bonds import check_bonds
 from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of
 from crystalvae.stability.score import StabilityEstimate
 from tests.stability.test_network import tiny_network
@@ -181,7 +186,8 @@ def test_what_is_known_falls(tiny_model):
 @pytest.mark.parametrize("seed", [2**45, 10**18, -(10**18)])
 def test_any_integer_is_a_seed(tiny_model, seed):
     one, again, other = (
-        tiny_model.sample(2, seed=s, num_workers=1) for s in (seed, seed, seed + 1)
+        tiny_model.sample(2, seed=s, num_workers=1, checks="volume")
+        for s in (seed, seed, seed + 1)
     )
     assert all(same(*pair) for pair in zip(one, again))
     assert not all(same(*pair) for pair in zip(one, other))
@@ -244,7 +250,8 @@ def test_an_estimate_without_checks_is_refused(tiny_model):
         ({"space_group": 5}, "no argument 'space_group'; did you mean space_groups"),
         ({"likelystable": 0.5}, "did you mean likely_stable"),
         ({"temp": 0.5}, "did you mean temperature"),
-        ({"checks": None}, "no argument 'checks'"),
+        ({"num_atoms": "4-x"}, "number of atoms must be a number or a range"),
+        ({"num_atoms": (1, 2, 3)}, "one number or two"),
         ({"qqq": 5}, "no argument 'qqq'"),
         ({"unlisted": 5}, "a path or a list of crystals, not one int"),
         ({"unlisted": [], "known": Listed.of([])}, "not both"),
@@ -289,3 +296,71 @@ def test_unlisted_crystals_are_not_drawn_again(tiny_model, tmp_path, kind):
 def test_constraints_are_not_given_twice(tiny_model):
     with pytest.raises(ConfigError, match="not both"):
         tiny_model.sample(2, require=["O"], constraints=Constraints(max_atoms=6))
+
+
+def test_groups_leave_counts_that_their_positions_can_hold(shipped):
+    """In Cmcm every orbit has an even number of atoms in the primitive cell."""
+    for asked in (
+        {"space_groups": 63, "require": "Na,Mn,O", "num_atoms": "4-8"},
+        {"space_groups": 63, "num_atoms": "4-8"},
+        {"space_groups": 62, "require": "Li,O"},
+    ):
+        constraints = Constraints.of(**asked)
+        _, report = draw_checked(
+            shipped,
+            16,
+            raw=True,
+            constraints=constraints,
+            batch_size=16,
+            num_workers=1,
+            refine=False,
+        )
+        assert report.fallen["incomplete"] <= 1, asked
+    assert Constraints.of(space_groups=63).counts_of_one(7) == [2, 4, 6]
+    assert Constraints.of(space_groups=[63, 1]).counts_of_one(3) == [1, 2, 3]
+    assert Constraints.of(num_atoms=3).counts_of_one(3) is None
+
+
+def test_short_bonds_are_mended_or_drawn_again(shipped):
+    """Of draws that are not asked for it every tenth has one."""
+
+    def share(**refine):
+        crystals = raw_draws(shipped, 120, seed=4, num_workers=1, refine=refine)
+        verdicts = [
+            check_bonds(Candidate.of(crystal)).passed
+            for crystal in crystals
+            if crystal is not None
+        ]
+        return verdicts.count(False) / len(verdicts)
+
+    assert share(bonds=0.0) > 0.04
+    assert share(bonds=0.94) < 0.02
+
+
+def test_what_nobody_asked_for_is_not_drawn_of_unseen_elements(shipped):
+    seen = set(shipped.card["trained_on"]["elements"])
+    options = {"num_atoms": "30-40", "checks": ["volume"], "refine": False}
+    for crystal in shipped.sample(3, num_workers=1, **options):
+        assert {chemical_symbols[z] for z in crystal.composition} <= seen
+    asked = without_unseen(shipped, Constraints.of(require="Og"), ())
+    assert 118 not in asked.excluded
+    assert 117 in asked.excluded
+
+
+def test_refinement_can_be_left_out(tiny_model):
+    assert refinement_of(tiny_model, False).passes == 0
+    with pytest.raises(ConfigError, match="number of crystals is an integer"):
+        tiny_model.sample(2.5)
+    with pytest.raises(ConfigError, match="beta is a number"):
+        tiny_model.sample(2, beta="high")
+    with pytest.raises(ConfigError, match="likely_stable is above 0"):
+        tiny_model.sample(2, likely_stable=True)
+
+
+def test_elements_are_symbols_or_what_is_written_as_one():
+    asked = Constraints.of(
+        elements=[Element("Na"), "O"], require=[["Mn", "Fe"], Element("O")]
+    )
+    assert asked.elements == {11, 8}
+    assert asked.required == {8}
+    assert asked.any_of == (frozenset({25, 26}),)

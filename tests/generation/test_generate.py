@@ -390,7 +390,12 @@ def test_what_the_group_fixes_is_exact(tiny_model):
     drawn = []
     for seed, number in enumerate(groups):
         found = tiny_model.sample(
-            6, seed=seed, space_groups=number, num_workers=1, distinct=False
+            6,
+            seed=seed,
+            space_groups=number,
+            num_workers=1,
+            distinct=False,
+            checks="volume",
         )
         drawn += found
     for crystal in drawn:
@@ -411,3 +416,11 @@ def test_what_the_group_fixes_is_exact(tiny_model):
         exact = np.einsum("sij,sj->si", tables.embed[place], crystal.frac_coords)
         gap = exact + tables.offset[place] - crystal.frac_coords
         assert np.abs(gap - np.round(gap)).max() < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("symbol", "number"),
+    [("Pbnm", 62), ("P2_1/n", 14), ("P21/c", 14), ("I2/a", 15), ("A2/m", 12)],
+)
+def test_symbols_of_other_settings_are_known(symbol, number):
+    assert Constraints.of(space_groups=symbol).space_groups == {number}

@@ -6,6 +6,13 @@ import smact.screening
 from pymatgen.core import Composition, Element, Lattice, Structure
 
 from crystalvae.screening.base import Candidate, element_table
+from crystalvae.screening.bonds import (
+    MANY,
+    SHARE,
+    SOME,
+    bond_limits,
+    shortest_known,
+)
 from crystalvae.screening.charge import Ions, reachable_zero, smact_valid
 from crystalvae.screening.checks import CHECKS, Record, run_checks
 from crystalvae.symmetry.tables import symmetry_tables
@@ -35,6 +42,7 @@ FAILING = {
     "radii": cell(np.diag([1.0, 10, 10]), [55]),
     "smact": cell(np.eye(3) * 4, [11, 11, 17], [[0, 0, 0], [0.5, 0, 0], [0, 0.5, 0]]),
     "charge": cell(np.eye(3) * 4, [11, 11, 17], [[0, 0, 0], [0.5, 0, 0], [0, 0.5, 0]]),
+    "bonds": cell(np.diag([1.8, 10, 10]), [26, 8], [[0, 0, 0], [0.82, 0, 0]]),
     "group": Candidate(NACL.lattice, NACL.frac_coords, NACL.atomic_numbers, 221),
 }
 NOT_COMPUTABLE = {
@@ -258,6 +266,33 @@ def spread(composition):
     numbers = [z for z, n in composition.items() for _ in range(n)]
     sites = [[i % 2, i // 2 % 2, i // 4] for i in range(len(numbers))]
     return cell(np.eye(3) * 10, numbers, np.array(sites) / 2)
+
+
+def test_bonds_are_as_long_as_known_ones():
+    for name in ("nacl", "rutile", "perovskite", "calcite", "diamond", "cu"):
+        result = run_checks(candidate(REFERENCE[name][0]), ["bonds"])["bonds"]
+        assert result.passed is True, (name, result.message)
+    salt = REFERENCE["nacl"][0].copy()
+    salt.scale_lattice(salt.volume * 0.7)
+    result = run_checks(candidate(salt), ["bonds"])["bonds"]
+    assert result.passed is False
+    assert "Na–Cl" in result.message or "Cl–Na" in result.message
+    assert 0.85 < result.value < SHARE
+    assert run_checks(candidate(salt), ["radii"])["radii"].passed is True
+
+
+def test_table_of_bonds():
+    shortest, count = shortest_known()
+    np.testing.assert_array_equal(shortest, shortest.T)
+    assert 1.1 < shortest[7, 7] < 1.2  # the triple bond of N2
+    assert 0.7 < shortest[1, 1] < 0.8
+    assert 1.5 < shortest[8, 23] < 1.7
+    limits = bond_limits()
+    assert ((limits == 0) == (count < SOME)).all()
+    assert (limits <= SHARE * shortest + 1e-9).all()
+    few = (count >= SOME) & (count < MANY)
+    assert (limits[few] < 0.91 * shortest[few]).all()
+    assert not bond_limits(0.0).any()
 
 
 def candidate_of(composition):

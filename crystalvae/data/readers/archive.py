@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from crystalvae.data.readers.base import UNREADABLE, Entry
+from crystalvae.data.readers.base import UNREADABLE, Entry, printable
 from crystalvae.data.readers.cif import parse_cif_bytes
 from crystalvae.data.readers.text import parse_poscar
 from crystalvae.errors import DataError
 from crystalvae.files import PREFIX
+
+logger = logging.getLogger(__name__)
+
+OTHERS = (".csv", ".csv.gz", ".db", ".json", ".json.gz", ".xyz", ".zip", ".tar.gz")
+"""Ends of names of files that may hold structures and are not looked for in folders."""
 
 
 def is_poscar(name: str) -> bool:
@@ -43,15 +49,19 @@ def folder_files(path: Path) -> list[Path]:
     Raises:
         DataError: there are none.
     """
-    found = sorted(
-        p
-        for p in path.rglob("*")
-        if is_structure_file(p.name) and not p.name.startswith(PREFIX)
-    )
+    files = [p for p in path.rglob("*") if not p.name.startswith(PREFIX)]
+    found = sorted(p for p in files if is_structure_file(p.name))
     if not found:
         raise DataError(
             f"{path} holds no .cif or POSCAR file; name a folder that does, or a .csv "
             "with a cif column"
+        )
+    others = sorted(p.name for p in files if p.name.lower().endswith(OTHERS))
+    if others:
+        shown = printable(", ".join(others[:3])) + (", ..." if len(others) > 3 else "")
+        logger.warning(
+            f"of {path} only CIF and POSCAR files are read, not {len(others)} others "
+            f"({shown}); give these by themselves"
         )
     return found
 
