@@ -152,8 +152,10 @@ def draw_checked(
         CrystalVAEError: they leave none.
     """
     _refuse_unknown(options)
-    if not isinstance(num, Integral) or num < 1:
-        raise ConfigError(f"the number of crystals is an integer from 1, not {num!r}")
+    if not isinstance(num, Integral):
+        raise ConfigError(f"the number of crystals must be an integer, not {num!r}")
+    if num < 1:
+        raise ConfigError(f"the number of crystals must be at least 1, not {num}")
     strange = beyond_training(model, options.get("constraints"))
     if strange is not None:
         logger.warning(strange)

@@ -349,7 +349,7 @@ def test_what_nobody_asked_for_is_not_drawn_of_unseen_elements(shipped):
 
 def test_refinement_can_be_left_out(tiny_model):
     assert refinement_of(tiny_model, False).passes == 0
-    with pytest.raises(ConfigError, match="number of crystals is an integer"):
+    with pytest.raises(ConfigError, match="number of crystals must be an integer"):
         tiny_model.sample(2.5)
     with pytest.raises(ConfigError, match="beta is a number"):
         tiny_model.sample(2, beta="high")
