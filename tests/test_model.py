@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 
 from crystalvae.batch import CrystalStore
 from crystalvae.crystal import AsymmetricUnit
@@ -267,3 +268,12 @@ def test_a_crystal_of_a_file(tmp_path, crystals):
     path.write_text("")
     with pytest.raises(InvalidStructureError, match="empty"):
         AsymmetricUnit.from_file(path)
+
+
+def test_wrong_calls_say_what_to_do(tiny_model):
+    with pytest.raises(
+        ConfigError, match=r"options=SamplingOptions\(temperature=...\)"
+    ):
+        tiny_model.decode(torch.zeros(1, 8), temperature=1.0)
+    with pytest.raises(InvalidStructureError, match=r"Atoms.*AsymmetricUnit\.of"):
+        AsymmetricUnit.from_structure(bulk("Cu"))

@@ -32,7 +32,7 @@ def structure_jobs(source: str | Path) -> Iterator[Any]:
     if reader is read_csv_file:
         return csv_rows(Path(source))
     if reader is read_folder:
-        return iter(folder_files(Path(source)))
+        return iter(folder_files(Path(source), warn=True))
     return reader(str(source) if is_database_url(source) else Path(source))
 
 

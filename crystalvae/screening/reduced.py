@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 0.25
 """Sites this near (Å) after a translation are one in a smaller cell; pymatgen's."""
-MAX_ATOMS = 100
-"""Larger cells are not searched for smaller ones."""
+MAX_ATOMS = 512
+"""Larger cells are not searched for smaller ones, which takes seconds from there on."""
 
 NUM_DISTANCES = 24
 """Neighbours in the fingerprint that orders candidates."""

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 from ase.io import read
+from pymatgen.core import Structure
 
 from crystalvae.cli import VERBS, _how_to_go_on, main
 from crystalvae.crystal import AsymmetricUnit
@@ -154,3 +155,23 @@ def test_what_is_far_from_relaxed_gets_no_estimate(tmp_path):
         assert float(rows[name]["residual"]) < 2
     assert [name for name, row in rows.items() if row["rank"]] == ["own"]
     assert "the same as own" in rows["dense"]["notes"]
+
+
+def test_slabs_and_sheets_get_no_bulk_estimate(tmp_path):
+    if "mp_20" not in shipped_models():
+        pytest.skip("no shipped weights")
+    (tmp_path / "in").mkdir()
+    salt = REFERENCE["nacl"][0].to_conventional()
+    for name, height in (("slab", 18.0), ("bulk", 0.0)):
+        lattice = salt.lattice.matrix.copy()
+        lattice[2, 2] += height
+        cell = Structure(
+            lattice, salt.species, salt.cart_coords, coords_are_cartesian=True
+        )
+        cell.to(str(tmp_path / "in" / f"{name}.cif"))
+    command = ["screen", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *ALONE]
+    assert main([*command, "--estimate", "mp_20"]) == 0
+    rows = {row["name"]: row for row in table(tmp_path / "out")}
+    assert float(rows["slab"]["vacuum"]) == pytest.approx(18 + 5.64 / 2, abs=0.3)
+    assert rows["slab"]["stable_probability"] == rows["bulk"]["vacuum"] == ""
+    assert float(rows["bulk"]["stable_probability"]) > 0.8

@@ -516,3 +516,14 @@ def test_unprepared_known_crystals_keep_their_names(tmp_path):
         (tmp_path / name / f"{name}.cif").write_text(STRUCTURES["nacl"].to(fmt="cif"))
     known = open_known([str(tmp_path / "one"), str(tmp_path / "other")])
     assert [material_id(known, row) for row in range(2)] == ["one", "other"]
+
+
+def test_files_that_folders_are_not_searched_for_are_named(tmp_path, caplog):
+    write_folder(tmp_path / "in")
+    assert len(list(read_structures(tmp_path / "in"))) == len(NAMES)
+    (tmp_path / "in/summary.json").write_text("{}")
+    assert len(list(structure_jobs(tmp_path / "in"))) == len(NAMES)
+    assert not caplog.text
+    (tmp_path / "in/more.json").write_text("[]")
+    assert len(list(read_structures(tmp_path / "in"))) == len(NAMES)
+    assert "not 1 others (more.json)" in caplog.text

@@ -14,7 +14,7 @@ from crystalvae.data.prototypes import prototype_crystals
 from crystalvae.design.database import write_database
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.screening import campaign as module
-from crystalvae.screening.base import Candidate
+from crystalvae.screening.base import ENERGY, PROBABILITY, Candidate
 from crystalvae.screening.campaign import funnel, screen
 from crystalvae.screening.checks import first_failure, run_checks
 from crystalvae.screening.fingerprint import (
@@ -385,3 +385,19 @@ def test_an_edited_file_is_screened_again(tmp_path):
     again = screen(folder, tmp_path / "out", num_workers=1)
     formulas = [c.inspected[0].record.formula for c in (first, again)]
     assert formulas[0] != formulas[1]
+
+
+def test_equal_probabilities_are_told_apart_by_the_energy(folder, tmp_path):
+    def estimates(crystals):
+        return [
+            {PROBABILITY: 1.0, ENERGY: 0.001 * (place * 7 % 11)}
+            for place in range(len(crystals))
+        ]
+
+    names = ["volume", "density", "distance"]
+    found = screen(
+        folder, tmp_path / "out", names=names, estimates=estimates, num_workers=1
+    )
+    energies = [found.extra[place][ENERGY] for place in found.survivors]
+    assert energies == sorted(energies)
+    assert len(set(energies)) > 5

@@ -172,3 +172,13 @@ def test_one_after_the_other_the_same_are_left_out():
     new = [seen.add(crystal) for crystal in crystals]
     assert new == [label == place for place, label in enumerate(labels)]
     assert 0 < sum(new) < len(new)
+
+
+def test_large_supercells_are_what_they_repeat():
+    salt = REFERENCE["nacl"][0]
+    large = salt.to_conventional()
+    large.make_supercell([5, 5, 1])
+    large.perturb(0.05)
+    assert len(large) == 200
+    assert same(unit(salt), AsymmetricUnit.from_structure(large, symprec=1e-3))
+    assert default_matcher().fit(salt, large)

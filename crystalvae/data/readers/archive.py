@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 OTHERS = (".csv", ".csv.gz", ".db", ".json", ".json.gz", ".xyz", ".zip", ".tar.gz")
 """Ends of names of files that may hold structures and are not looked for in folders."""
+OURS = ("summary.json", "table.csv", "report.json", "refused.csv", "metrics.json")
+"""Files that stand beside structures that this package wrote."""
 
 
 def is_poscar(name: str) -> bool:
@@ -41,10 +43,14 @@ def parse_member(name: str, content: bytes, source: str) -> Entry:
     return parse_cif_bytes(content, stem.removesuffix(".cif"), source)
 
 
-def folder_files(path: Path) -> list[Path]:
+def folder_files(path: Path, warn: bool = False) -> list[Path]:
     """CIF and POSCAR files of a folder, sorted, subfolders included.
 
     Files that an interrupted program was writing are left out.
+
+    Args:
+        path: the folder.
+        warn: say which others there are that may hold structures.
 
     Raises:
         DataError: there are none.
@@ -57,7 +63,8 @@ def folder_files(path: Path) -> list[Path]:
             "with a cif column"
         )
     others = sorted(p.name for p in files if p.name.lower().endswith(OTHERS))
-    if others:
+    others = [name for name in others if name not in OURS]
+    if others and warn:
         shown = printable(", ".join(others[:3])) + (", ..." if len(others) > 3 else "")
         logger.warning(
             f"of {path} only CIF and POSCAR files are read, not {len(others)} others "
@@ -68,7 +75,7 @@ def folder_files(path: Path) -> list[Path]:
 
 def read_folder(path: Path) -> Iterator[Entry]:
     """Entries of a folder's files."""
-    for file in folder_files(path):
+    for file in folder_files(path, warn=True):
         yield read_member_file(file)
 
 
