@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.design.alike import change
     from crystalvae.design.neighbors import neighbors
     from crystalvae.design.output import open_directory, require_empty, write_crystals
-    from crystalvae.design.ranking import numbered_rows
+    from crystalvae.design.ranking import likely_stable_note, numbered_rows
     from crystalvae.errors import CrystalVAEError
     from crystalvae.model import CrystalVAE
 
@@ -151,6 +151,6 @@ def run(args: argparse.Namespace) -> int:
         f"{len(found)} crystals in {directory} from {report.draws.draws} draws "
         f"({fell or 'none'} fell; {report.same} are the structures themselves, "
         f"{report.distorted} distorted, {report.repeated} repeats{more}) in "
-        f"{seconds:.1f} s; first {crystals[0]}"
+        f"{seconds:.1f} s; first {crystals[0]}{likely_stable_note(rows)}"
     )
     return 0

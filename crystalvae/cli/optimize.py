@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     )
     from crystalvae.design.output import open_directory, require_empty, write_crystals
     from crystalvae.design.properties import property_values
-    from crystalvae.design.ranking import numbered_rows
+    from crystalvae.design.ranking import likely_stable_note, numbered_rows
     from crystalvae.errors import CrystalVAEError
     from crystalvae.model import CrystalVAE
     from crystalvae.screening.uniqueness import ReferenceIndex
@@ -222,7 +222,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{len(best)} of {len(found)} crystals in {directory}, none of them in "
         f"{args.dataset}; first {best[0].crystal}: {best[0].value:.4g} ± "
-        f"{best[0].doubt:.2g}"
+        f"{best[0].doubt:.2g}{likely_stable_note(rows)}"
     )
     return 0
 

@@ -20,7 +20,7 @@ from crystalvae.errors import InvalidStructureError
 from crystalvae.geometry.lattice import FREE_COORDS
 from crystalvae.graph import orbit_graph
 from crystalvae.parallel import process_map
-from crystalvae.screening.base import ENERGY, Candidate
+from crystalvae.screening.base import ENERGY, PROBABILITY, Candidate
 from crystalvae.screening.checks import first_failure, run_checks
 from crystalvae.screening.uniqueness import duplicate_of
 from crystalvae.stability.network import HIGHEST
@@ -39,9 +39,11 @@ NAT = 0.004
 in a score; chosen on predictions of MP-20's validation crystals."""
 ALIKE = 5.0
 """Within so many nats the simplest of matching crystals stands for them."""
+LIKELY = 0.8
+"""Probability from which on a crystal is called likely to be stable."""
 FEW = 256
 """Crystals that one process compares sooner than two start."""
-CHECKS = ("volume", "density", "distance", "radii")
+CHECKS = ("volume", "density", "distance", "radii", "bonds")
 """What a prediction for a formula must pass; its chemistry is the user's choice."""
 
 
@@ -140,6 +142,19 @@ def numbered_rows(
         for name, crystal, own, estimate in zip(names, crystals, columns, found)
     ]
     return names, rows
+
+
+def likely_stable_note(rows: Sequence[dict[str, Any]]) -> str:
+    """How many rows of a table are likely to be stable, for what verbs print.
+
+    Args:
+        rows: of :func:`numbered_rows`; without estimates the text is empty.
+    """
+    known = [row[PROBABILITY] for row in rows if PROBABILITY in row]
+    if not known:
+        return ""
+    likely = sum(value >= LIKELY for value in known)
+    return f"; {likely} of {len(rows)} are likely to be stable (P {LIKELY:g} or more)"
 
 
 def encodable(
