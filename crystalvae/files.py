@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 PREFIX = "partial-"
 """Begins the names of files that are being written."""
@@ -42,5 +41,7 @@ def shown(path: str | Path) -> str:
     """A path as it may be written down: a URL without user and password."""
     if not is_database_url(path):
         return str(path)
-    url = urlsplit(str(path))
-    return url._replace(netloc=url.netloc.rpartition("@")[2], query="").geturl()
+    scheme, _, rest = str(path).partition("://")
+    head = rest.rpartition("?")[0]
+    address = (head if "@" in head else rest).rpartition("@")[2]
+    return f"{scheme}://{address.partition('?')[0]}"

@@ -306,7 +306,7 @@ class CrystalVAE(nn.Module):
             ConfigError: these are no latent vectors of this model, or it cannot be told
                 that, or not at this β.
         """
-        from crystalvae.generation import generate
+        from crystalvae.generation import SamplingOptions, generate
 
         z, dim = torch.as_tensor(z, dtype=torch.float), self.config.latent.dim
         if z.ndim != 2 or z.shape[1] != dim:
@@ -314,10 +314,10 @@ class CrystalVAE(nn.Module):
                 f"latent vectors have the shape (B, {dim}), not {tuple(z.shape)}"
             )
         for name in options.keys() - signature(generate).parameters.keys():
-            raise ConfigError(
-                f"decode has no argument {name!r}; how to draw is said with "
-                f"options=SamplingOptions({name}=...) of crystalvae.generation"
-            )
+            hint = ""
+            if name in SamplingOptions.__dataclass_fields__:
+                hint = f"; give options=SamplingOptions({name}=...)"
+            raise ConfigError(f"decode has no argument {name!r}{hint}")
         if conditions:
             options["told"] = self._told(conditions, options.get("beta"), len(z))
         return generate(self, z, **options).crystals() if len(z) else []

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     from crystalvae.cli.inputs import one_crystal
     from crystalvae.cli.walk import write_points
     from crystalvae.data.load import chosen_rows, usable_crystals
-    from crystalvae.data.packed import MANIFEST, PackedDataset
+    from crystalvae.data.packed import PackedDataset
+    from crystalvae.data.readers.prepared import is_prepared
     from crystalvae.design.output import open_directory, require_empty, write_table
     from crystalvae.design.settings import refinement_of
     from crystalvae.design.walk import axes_beta, latent_axes, plot_axes, walk_axis
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     model.beta_tensor(beta, 1)
     start = None if args.start is None else one_crystal(model, args.start)
     properties = {}
-    if (Path(args.dataset) / MANIFEST).exists():
+    if is_prepared(args.dataset):
         dataset = PackedDataset(args.dataset)
         rows = list(chosen_rows(len(dataset), args.n, args.seed))
         crystals = [dataset[row] for row in rows]

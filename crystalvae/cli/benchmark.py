@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         "input": shown(args.input),
         "n": args.n,
         "seed": args.seed,
-        "reference": args.reference,
+        "reference": args.reference and shown(args.reference),
         "train": named(args.train),
     }
     if drawn:
@@ -145,6 +145,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _home(path: str, otherwise: Path) -> Path:
     """Where the fingerprints of a set are kept: beside it if it is packed."""
-    from crystalvae.data.packed import MANIFEST
+    from crystalvae.data.readers.prepared import is_prepared
 
-    return Path(path) if (Path(path) / MANIFEST).exists() else otherwise
+    return Path(path) if is_prepared(path) else otherwise

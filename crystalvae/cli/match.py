@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     known = read_entries(args.reference)
     usable = [entry for entry in known if entry.error is None]
     if not usable:
-        raise DataError(f"{args.reference} holds no structure to compare with")
+        raise DataError(f"{shown(args.reference)} holds no structure to compare with")
     predictions = read_entries(args.input)
     found, strange = paired(predictions, [entry.material_id for entry in known])
     if not found:
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     broken = [e for entries in own for e in entries if e.error is not None]
     summary = {
         "input": shown(args.input),
-        "reference": str(args.reference),
+        "reference": shown(args.reference),
         "structures": len(known),
         "unusable_references": len(known) - len(usable),
         "without_prediction": sum(not entries for entries in own),

@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         "refine": asdict(refinement_of(model, args.refine, purpose="prediction")),
         "conditions": prediction_conditions(model),
         "seed": args.seed,
-        "analogues": args.analogues,
+        "analogues": args.analogues and shown(args.analogues),
         "unlisted": named(args.unlisted),
     }
     if cells is not None:
@@ -153,7 +153,7 @@ def _cells(args: argparse.Namespace, model: Any) -> list[dict[int, int]]:
     """Contents of the primitive cells that the options allow."""
     from crystalvae.design.familiar import TRAINED_ON
     from crystalvae.errors import ConfigError
-    from crystalvae.generation.constraints import parse_formula, parse_range
+    from crystalvae.generation.parsing import parse_formula, parse_range
 
     if args.formula_units and args.num_atoms:
         raise ConfigError("give --formula-units or --num-atoms, not both")
@@ -324,7 +324,7 @@ def _predict_known(
     from crystalvae.benchmark.matching import MATCHER
     from crystalvae.benchmark.prediction import compare
     from crystalvae.design.output import unused_name, write_table, write_text
-    from crystalvae.design.ranking import log_likelihoods, scores
+    from crystalvae.design.ranking import log_likelihoods, scores_of_draws
     from crystalvae.errors import DataError
 
     rows, references = _references(args, model)
@@ -342,7 +342,7 @@ def _predict_known(
     found = compare(
         draws,
         references,
-        scores=scores(model, flat, likelihoods, num_workers=args.workers),
+        scores=scores_of_draws(model, draws, likelihoods, num_workers=args.workers),
         unusable=len(rows) - len(usable),
         polymorphs=args.polymorphs,
         num_workers=args.workers,

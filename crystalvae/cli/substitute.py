@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from crystalvae.cli.options import add_machine_options, at_least, seed
@@ -77,12 +77,12 @@ def run(args: argparse.Namespace) -> int:
     names = [f"{known.material_ids[e.row]}-{e.old}-{e.new}" for e in exchanges]
     columns = {}
     if judge is not None:
-        with TemporaryDirectory(
-            dir=args.output.absolute().parent, ignore_cleanup_errors=True
-        ) as place:
-            unjudged = Path(place) / "unjudged"
+        unjudged = args.output.with_name(args.output.name + ".unjudged")
+        try:
             write_packed(unjudged, arrays, names, {})
             columns = _estimates(judge, PackedDataset(unjudged), args.workers)
+        finally:
+            shutil.rmtree(unjudged, ignore_errors=True)
     write_packed(args.output, arrays, names, columns, info)
     parents = len({exchange.row for exchange in exchanges})
     print(

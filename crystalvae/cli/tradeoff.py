@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from crystalvae.cli.options import add_machine_options, at_least, seed
+from crystalvae.files import shown
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         if limits.fits(len(crystal.wyckoffs), crystal.composition)
     ]
     if not crystals:
-        raise DataError(f"{args.input} holds nothing that {args.model} can emit")
+        raise DataError(f"{shown(args.input)} holds nothing that {args.model} can emit")
     directory = open_directory(args.output)
     disable = None if args.progress else True
     with tqdm(total=args.points, unit="β", disable=disable) as bar:

@@ -78,10 +78,33 @@ def fingerprint(source: str | Path, options: dict[str, Any]) -> str:
     elif path.is_file():
         parts += _state(path)
     elif is_prepared(path):
-        parts += [(str(p), *_state(p)) for p in sorted(path.glob("*.npy"))]
+        files = [p for p in path.iterdir() if p.suffix != ".jsonl"]
+        parts += [(str(p), *_state(p)) for p in sorted(files)]
     elif path.is_dir():
         parts += [(str(p), *_state(p)) for p in folder_files(path)]
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def content_hash(source: str | Path) -> str:
+    """Hash of what an input holds, wherever it lies.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    found = hashlib.sha256()
+    path = Path(str(source))
+    if is_database_url(source):
+        found.update(repr(database_state(source)).encode())
+        return found.hexdigest()
+    files = folder_files(path) if path.is_dir() else [path]
+    for file in files:
+        name = file.name if file == path else file.relative_to(path)
+        found.update(repr(str(name)).encode())
+        try:
+            found.update(file.read_bytes() if file.is_file() else b"")
+        except OSError as error:
+            raise DataError(f"{file} cannot be read ({error})") from error
+    return found.hexdigest()
 
 
 def _state(path: Path) -> tuple[int, int]:

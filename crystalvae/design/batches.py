@@ -251,7 +251,8 @@ def batches(
         if checks is None:
             raise ConfigError("likely_stable is a check; draw with draw_checked")
     how = sampling_defaults(model, likely_stable=likely_stable, **asked)
-    constraints = without_unseen(model, constraints, how["element_bias"])
+    wanted = [symbol for symbol, bias in how["element_bias"].items() if bias > 0]
+    constraints = without_unseen(model, constraints, wanted)
     return Batches(
         model=model,
         seed=seed,

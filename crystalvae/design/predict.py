@@ -26,7 +26,7 @@ from crystalvae.generation import (
     generate,
 )
 from crystalvae.generation.choose import numbered_stream, require_seed
-from crystalvae.generation.constraints import parse_formula
+from crystalvae.generation.parsing import parse_formula
 from crystalvae.parallel import ordered_map
 
 if TYPE_CHECKING:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
-from itertools import chain
-from numbers import Integral
 from typing import TYPE_CHECKING
 
-import gemmi
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 
 from crystalvae.errors import ConfigError
+from crystalvae.generation.parsing import (
+    MAX_GROUP,
+    parse_elements,
+    parse_formula,
+    parse_required,
+    parse_sizes,
+    parse_space_groups,
+    symbols_of,
+)
 from crystalvae.symmetry.completion import can_complete
-from crystalvae.symmetry.tables import group_numbers, symmetry_tables
+from crystalvae.symmetry.tables import symmetry_tables
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -23,154 +29,7 @@ if TYPE_CHECKING:
 
 MOST_UNITS = 13
 """Numbers of formula units below this are tried."""
-MAX_GROUP = 230
 ALL_ELEMENTS = frozenset(range(1, len(chemical_symbols)))
-
-
-def parse_element(symbol: str) -> int:
-    """Atomic number of an element symbol, or of what is written as one.
-
-    Raises:
-        ConfigError: there is no such element.
-    """
-    symbol = str(symbol)
-    number = atomic_numbers.get(symbol, 0)
-    if number < 1:
-        meant = symbol.capitalize()
-        hint = f"; did you mean {meant}" if atomic_numbers.get(meant, 0) > 0 else ""
-        raise ConfigError(f"{symbol!r} is no element symbol{hint}")
-    return number
-
-
-def parse_elements(symbols: Iterable[str]) -> frozenset[int]:
-    """Atomic numbers of symbols, or of a text with commas or hyphens between them.
-
-    Raises:
-        ConfigError: one of them is no element.
-    """
-    if isinstance(symbols, str):
-        symbols = symbols.replace("-", ",").split(",")
-    return frozenset(parse_element(str(symbol).strip()) for symbol in symbols)
-
-
-def parse_required(
-    given: Iterable[str],
-) -> tuple[frozenset[int], tuple[frozenset[int], ...]]:
-    """Elements that must occur, and sets of which one must.
-
-    Args:
-        given: symbols, or alternatives such as ``Mn/Fe/Co`` or ``["Mn", "Fe"]``; or
-            a text with commas between them.
-
-    Returns:
-        Atomic numbers; and those of each set of alternatives.
-
-    Raises:
-        ConfigError: one of them is no element.
-    """
-    if isinstance(given, str):
-        given = given.replace("-", ",").split(",")
-    sets = [
-        parse_elements(
-            part if isinstance(part, (list, tuple)) else str(part).split("/")
-        )
-        for part in given
-    ]
-    single = frozenset(chain.from_iterable(own for own in sets if len(own) == 1))
-    return single, tuple(own for own in sets if len(own) > 1)
-
-
-def parse_range(text: str, what: str) -> tuple[int, int]:
-    """First and last of a number or a range ``A-B``.
-
-    Args:
-        text: what the user gave.
-        what: name of the option.
-
-    Raises:
-        ConfigError: it is neither, or empty.
-    """
-    low, hyphen, high = text.partition("-")
-    try:
-        first = int(low)
-        last = int(high) if hyphen else first
-    except ValueError as error:
-        raise ConfigError(
-            f"{what} must be a number or a range A-B, not {text!r}"
-        ) from error
-    if not 1 <= first <= last:
-        raise ConfigError(f"{what} {text!r} is an empty range")
-    return first, last
-
-
-def parse_space_groups(given: Iterable[int | str] | int | str) -> frozenset[int]:
-    """Numbers of space groups.
-
-    Args:
-        given: numbers, ranges such as ``139-142`` or symbols such as ``R-3m``, also of
-            other settings (``Pbnm`` is 62), several or one, or a text with commas
-            between them.
-
-    Raises:
-        ConfigError: one of them is no space group.
-    """
-    if isinstance(given, Integral):
-        given = [given]
-    elif isinstance(given, str):
-        given = given.split(",")
-    found: set[int] = set()
-    for part in given:
-        first, last = _groups_of(part)
-        if not 1 <= first <= last <= MAX_GROUP:
-            raise ConfigError(f"space groups go from 1 to {MAX_GROUP}, not {part}")
-        found.update(range(first, last + 1))
-    return frozenset(found)
-
-
-def _groups_of(part: int | str) -> tuple[int, int]:
-    """First and last number."""
-    if isinstance(part, Integral):
-        return int(part), int(part)
-    if not isinstance(part, str):
-        raise ConfigError(f"space groups are numbers or symbols, not {part!r}")
-    text, numbers = part.replace(" ", ""), group_numbers()
-    if text[:1].isdigit():
-        return parse_range(text, "space group")
-    if text not in numbers:
-        setting = gemmi.find_spacegroup_by_name(text.replace("_", ""))
-        if setting is not None and text[0].isupper():
-            return setting.number, setting.number
-        near = [text.capitalize()] if text.capitalize() in numbers else None
-        near = near or get_close_matches(text, symmetry_tables().symbol[1:], 1)
-        hint = f"did you mean {near[0]}" if near else "symbols are such as Fm-3m"
-        raise ConfigError(f"{part!r} is no space group; {hint}")
-    return numbers[text], numbers[text]
-
-
-def parse_formula(text: str, what: str = "formula") -> dict[int, int]:
-    """Atomic number → count of a formula, as it is written.
-
-    Args:
-        text: what the user gave.
-        what: name of the option.
-
-    Raises:
-        ConfigError: it is no formula, or not integral.
-    """
-    from pymatgen.core import Composition
-
-    try:
-        counts = Composition(text).as_dict()
-    except ValueError as error:
-        raise ConfigError(f"{what} {text!r}: {error}") from error
-    if not counts or any(n != int(n) for n in counts.values()):
-        raise ConfigError(f"{what} {text!r} is not integral")
-    return {parse_element(_bare(symbol)): int(n) for symbol, n in counts.items()}
-
-
-def _bare(symbol: str) -> str:
-    """A symbol without the charge that pymatgen gives what it does not know."""
-    return symbol.rstrip("0123456789+-")
 
 
 @dataclass(frozen=True)
@@ -221,27 +80,20 @@ class Constraints:
         Raises:
             ConfigError: a symbol, a number or the formula cannot be understood.
         """
-        if isinstance(num_atoms, Integral):
-            num_atoms = (num_atoms, num_atoms)
-        elif isinstance(num_atoms, str):
-            num_atoms = parse_range(num_atoms, "the number of atoms")
-        try:
-            low, high = (1, None) if num_atoms is None else num_atoms
-        except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"the number of atoms is one number or two, not {num_atoms!r}"
-            ) from error
-        required, any_of = parse_required(() if require is None else require)
+        low, high = parse_sizes(num_atoms)
+        required, any_of = parse_required(symbols_of(require, "required elements"))
         if space_groups is not None:
             space_groups = parse_space_groups(space_groups)
         return cls(
             composition=None if composition is None else parse_formula(composition),
-            elements=None if elements is None else parse_elements(elements),
+            elements=None
+            if elements is None
+            else parse_elements(symbols_of(elements, "elements")),
             space_groups=space_groups,
             min_atoms=low,
             max_atoms=high,
             required=required,
-            excluded=parse_elements(() if exclude is None else exclude),
+            excluded=parse_elements(symbols_of(exclude, "excluded elements")),
             any_of=any_of,
         )
 
@@ -308,6 +160,14 @@ class Constraints:
             if not possible:
                 names = "/".join(chemical_symbols[z] for z in sorted(own))
                 raise ConfigError(f"none of {names} is allowed, and one is required")
+        counts = self.counts_of_one(limits.max_count)
+        if counts is not None and most is not None:
+            fewest = max(1, wanted) * counts[0] if counts else math.inf
+            if fewest > most:
+                raise ConfigError(
+                    f"in the space groups asked for the primitive cell has at least "
+                    f"{fewest} atoms, and at most {most} are allowed"
+                )
         if self.composition is None:
             kinds = limits.max_elements
             if allowed is not None:

@@ -111,7 +111,7 @@ def generate(
     def badness(made: Generated) -> Tensor:
         """0 for what is good, the residual above its limit, infinite for no crystal."""
         badness = torch.zeros_like(made.residual)
-        if refiner is not None and refinement.limit is not None:
+        if refiner is not None and (refinement.limit is not None or refinement.bonds):
             doubts = refinement.doubts(made.residual)
             badness[doubts] = made.residual[doubts].clamp(max=WORST)
         return badness.masked_fill(made.collides | ~made.complete, torch.inf)

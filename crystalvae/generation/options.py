@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crystalvae.decoder import PARTS
 from crystalvae.errors import ConfigError
-from crystalvae.generation.constraints import parse_element
+from crystalvae.generation.parsing import parse_element
 from crystalvae.geometry.lattice import (
     complete_coords,
     coords_to_lattice,
@@ -171,7 +171,8 @@ class Refinement:
     def doubts(self, residual: Tensor) -> Tensor:
         """Which residuals are above the limit, or infinite, or of too short bonds."""
         limit = math.inf if self.limit is None else self.limit
-        return residual > min(limit, TOO_SHORT / 2)
+        doubted = (residual > limit) | residual.isinf()
+        return doubted | (residual >= TOO_SHORT) if self.bonds else doubted
 
 
 @dataclass(frozen=True)

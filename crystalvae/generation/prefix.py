@@ -248,7 +248,10 @@ class Decoding:
         primitive = [tuple(n for n in row if n) for row in self.count.cpu().tolist()]
         centring = self.tables.centring.tolist()
         number = torch.ones(self.size, dtype=torch.long, device=self.device)
-        self.possible = self.count.sum(1) >= self.constraints.min_atoms
+        size = self.count.sum(1)
+        self.possible = size >= self.constraints.min_atoms
+        if self.constraints.max_atoms is not None:
+            self.possible &= size <= self.constraints.max_atoms
         pending = torch.arange(self.size, device=self.device)
         if self.held is not None:
             keep = self.held.group_held

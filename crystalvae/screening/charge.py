@@ -8,8 +8,8 @@ that no composition can hang the check.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,9 +33,6 @@ TOLERANCE = 0.3
 """By which a metal may be the more electronegative one and yet the cation, as in PtTe2
 and MoTe2."""
 
-MOST_MIXED = 12
-"""Atoms of a metal in the formula up to which they may differ in state."""
-
 
 @dataclass(frozen=True)
 class Ions:
@@ -55,22 +52,36 @@ class Ions:
     """Atoms bonded to their own kind: of any charge from the lowest state to 0."""
 
     def totals(self, boundary: float) -> set[int]:
-        """Sums of charges, positive below an electronegativity, negative above it."""
+        """Sums of charges of one sign.
+
+        Args:
+            boundary: the least electronegativity of an anion; cations have less, metals
+                at most the tolerance more.
+        """
         known = self.electronegativity
         cation = known is None or known < boundary + self.tolerance
         anion = known is None or known >= boundary
-        allowed = [s for s in self.states if s == 0 or (cation if s > 0 else anion)]
-        if self.mixed:
-            sums = {0}
-            for _ in range(self.count):
-                sums = {total + s for total in sums for s in allowed}
-        else:
-            sums = {self.count * s for s in allowed}
+        sums: set[int] = set()
+        for sign, possible in ((1, cation), (-1, anion)):
+            own = [s for s in self.states if s * sign >= 0 and (possible or s == 0)]
+            if not self.mixed:
+                sums |= {self.count * s for s in own}
+            else:
+                sums |= _sums(tuple(own), self.count)
         lowest = min(self.states, default=0)
         if self.bonded and anion and lowest < 0:
             highest = lowest * (self.count - self.bonded)
             sums |= set(range(lowest * self.count, highest + 1))
         return sums
+
+
+@lru_cache(maxsize=10_000)
+def _sums(states: tuple[int, ...], count: int) -> frozenset[int]:
+    """Sums of so many charges, each one of the states."""
+    sums = {0} if states else set()
+    for _ in range(count):
+        sums = {total + state for total in sums for state in states}
+    return frozenset(sums)
 
 
 def reachable_zero(ions: list[Ions]) -> bool:
@@ -180,7 +191,7 @@ def _ions(composition: dict[int, int], bonded: dict[int, int]) -> list[Ions]:
                 row["electronegativity"],
                 count,
                 states,
-                mixed=metal and count <= MOST_MIXED,
+                mixed=metal,
                 tolerance=TOLERANCE if metal else 0.0,
                 bonded=bonded.get(z, 0),
             )
@@ -191,14 +202,15 @@ def _ions(composition: dict[int, int], bonded: dict[int, int]) -> list[Ions]:
 def _bonded(candidate: Candidate) -> dict[int, int]:
     """Atoms of each nonmetal in the formula that are bonded to their own kind."""
     species = candidate.atomic_numbers
-    length = 2 * BOND * element_array("radius")
+    length = np.zeros(len(element_array("radius")))
+    length[list(LOWEST)] = 2 * BOND * element_array("radius")[list(LOWEST)]
     reach = float(length[species].max(initial=0.0))
     first, second, distance = pairs_within(candidate, reach)
     near = (species[first] == species[second]) & (distance <= length[species[first]])
     bonded = np.unique(first[near])
     counts = {}
     for z, count in candidate.reduced_composition.items():
-        share = (species[bonded] == z).sum() / (species == z).sum()
-        if share and z in LOWEST:
-            counts[z] = math.ceil(share * count)
+        hits, total = int((species[bonded] == z).sum()), int((species == z).sum())
+        if hits:
+            counts[z] = -(-hits * count // total)
     return counts

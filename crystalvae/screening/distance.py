@@ -51,7 +51,7 @@ def check_distance(candidate: Candidate) -> CheckResult:
     """No two atoms, images included, closer than 0.5 Å."""
     if not len(candidate.atomic_numbers) or candidate.volume < 1e-3:
         return CheckResult("distance", False, 0.0, "no atoms or no volume")
-    height = _least_height(candidate)
+    height = least_height(candidate)
     if height < MIN_HEIGHT:
         return CheckResult("distance", False, height, "the cell is flat")
     _, _, distance = pairs_within(candidate, MIN_DISTANCE)
@@ -66,9 +66,9 @@ def check_distance(candidate: Candidate) -> CheckResult:
 def pairs_within(candidate: Candidate, radius: float) -> tuple:
     """As :func:`shortest_pairs`, but no pairs in cells that are too flat to search.
 
-    One search serves all that ask for no more than it found.
+    What was searched further serves those that ask for less.
     """
-    if candidate.volume < 1e-3 or _least_height(candidate) < MIN_HEIGHT:
+    if candidate.volume < 1e-3 or least_height(candidate) < MIN_HEIGHT:
         return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
     searched, pairs = candidate.cache.get("pairs", (0.0, None))
     if pairs is None or radius > searched:
@@ -98,7 +98,7 @@ def check_radii(candidate: Candidate) -> CheckResult:
     """
     if not len(candidate.atomic_numbers) or candidate.volume < 1e-3:
         return CheckResult("radii", None, None, "no atoms or no volume")
-    if _least_height(candidate) < MIN_HEIGHT:
+    if least_height(candidate) < MIN_HEIGHT:
         return CheckResult("radii", None, None, "the cell is flat")
     species = candidate.atomic_numbers
     radii = element_array("radius")[species]
@@ -125,7 +125,7 @@ def _reach(species: np.ndarray) -> float:
     return 2 * float((radius_share(species, species) * radii).max())
 
 
-def _least_height(candidate: Candidate) -> float:
+def least_height(candidate: Candidate) -> float:
     """Least distance in Å between opposite faces of the cell."""
     a, b, c = candidate.lattice.tolist()
     faces = (_cross(a, b), _cross(b, c), _cross(c, a))

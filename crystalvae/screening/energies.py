@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from crystalvae.data.jobs import fingerprint
+from crystalvae.data.jobs import content_hash
 from crystalvae.data.packed import material_id
 from crystalvae.data.readers.prepared import is_prepared
 from crystalvae.errors import ConfigError, DataError
@@ -34,15 +34,15 @@ def energy_file(crystals: str | Path, potential: str, work: Path) -> Path:
     """Where energies are kept: beside a prepared data set, else in a work directory.
 
     Args:
-        crystals: what was given as an input. One that is not prepared and changes gets
-            another file, since energies are kept by place.
+        crystals: what was given as an input. Where that is not prepared, other contents
+            have another file, since energies are kept by place.
         potential: name of the potential.
         work: directory for those of inputs that are not prepared.
     """
     name = f"energies-{file_name(potential)}"
     if is_prepared(crystals):
         return Path(crystals) / f"{name}.jsonl"
-    return work / f"{name}-{fingerprint(crystals, {})[:8]}.jsonl"
+    return work / f"{name}-{content_hash(crystals)[:8]}.jsonl"
 
 
 def evaluate(

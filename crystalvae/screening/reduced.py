@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 TOLERANCE = 0.25
 """Sites this near (Å) after a translation are one in a smaller cell; pymatgen's."""
 MAX_ATOMS = 512
-"""Larger cells are not searched for smaller ones, which takes seconds from there on."""
+"""Larger cells are not searched for smaller ones, which takes a second or two there."""
 
+FIRST = 4
+"""Sites on which a translation is tried before all others."""
 NUM_DISTANCES = 24
 """Neighbours in the fingerprint that orders candidates."""
 
@@ -121,13 +123,14 @@ def _may_be_smaller(
     vectors = groups[0][1:] - groups[0][0]
     for group in groups:
         difference = group[None] - group[:, None]
-        kept = []
-        for vector in vectors:
-            offset = difference - vector
-            offset -= np.round(offset)
-            near = (np.abs(offset) <= tolerance).all(-1)
-            kept.append(near.any(1).all())
-        vectors = vectors[np.array(kept, bool)]
+        for sites in (difference[:FIRST], difference):
+            kept = []
+            for vector in vectors:
+                offset = sites - vector
+                offset -= np.round(offset)
+                near = (np.abs(offset) <= tolerance).all(-1)
+                kept.append(near.any(1).all())
+            vectors = vectors[np.array(kept, bool)]
         if not len(vectors):
             return False
     return True

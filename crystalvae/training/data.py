@@ -65,7 +65,8 @@ class Crystals:
         """Hash of the crystals and of what is told of them, to know them again."""
         store, parts = self.store, [self.labels, self.told]
         parts += [store.number, store.lattice_coords, store.site_offset]
-        parts += [*store.comps.values(), store.sites["frac_coords"]]
+        parts += [*store.comps.values()]
+        parts += [store.sites[n] for n in ("wyckoff", "atomic_numbers", "frac_coords")]
         found = hashlib.sha256(repr(self.taken).encode())
         for part in parts:
             if part is not None:

@@ -134,6 +134,7 @@ class NetworkTrainer(ABC):
         torch.manual_seed(config.training.seed)
         self.label = label
         self.crystals = self.load(config.data.train)
+        self.fingerprint = self.crystals.fingerprint()
         self.step, self.epochs = 0, 0
         self.seconds, self.best = 0.0, math.inf
 
@@ -277,7 +278,7 @@ class NetworkTrainer(ABC):
             "seconds": self.seconds,
             "best": self.best,
             "config": json.dumps(dataclasses.asdict(self.config)),
-            "data": self.crystals.fingerprint(),
+            "data": self.fingerprint,
         }
         write_checkpoint(path, state)
 
@@ -289,7 +290,7 @@ class NetworkTrainer(ABC):
                 f"{path} was made with another config; use that one or another output "
                 "directory"
             )
-        require_same_data(path, state, self.crystals.fingerprint())
+        require_same_data(path, state, self.fingerprint)
         if "network" not in state or "epochs" not in state:
             raise CheckpointError(
                 f"{path} was made by an older version; start again in another directory"

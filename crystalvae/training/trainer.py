@@ -115,9 +115,9 @@ class Trainer:
             self.source = start_from(model, config.init, root)
         learned = learned_conditions(model, self.source)
         require_known(self.crystals, config.model.conditions, learned)
-        device = self.fabric.device
-        self.crystals = self.crystals.to(device)
-        self.val = self.val.to(device)
+        self.fingerprint = self.crystals.fingerprint()
+        self.crystals = self.crystals.to(self.fabric.device)
+        self.val = self.val.to(self.fabric.device)
         species = self.crystals.store.comps["comp_element"].cpu()
         self.frequency = torch.bincount(species, minlength=MAX_Z).float().sqrt()
         self.model, self.optimizer = self.fabric.setup(model, self._optimizer(model))
@@ -382,7 +382,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": dataclasses.asdict(self.progress),
             "config": json.dumps(dataclasses.asdict(self.config)),
-            "data": self.crystals.fingerprint(),
+            "data": self.fingerprint,
         }
         write_checkpoint(path, state)
 
@@ -393,7 +393,7 @@ class Trainer:
                 f"{path} was made with another config; use that one (config.json "
                 "beside it) or another output directory"
             )
-        require_same_data(path, state, self.crystals.fingerprint())
+        require_same_data(path, state, self.fingerprint)
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         saved = state["progress"]

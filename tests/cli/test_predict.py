@@ -28,7 +28,7 @@ def test_a_formula_is_predicted_and_ranked(model_dir, tmp_path):
 def test_several_formulas_may_share_a_cell(tiny_model, tmp_path):
     tiny_model.card = {"trained_on": {"max_atoms": 7, "elements": ["Na", "Cl"]}}
     tiny_model.save_pretrained(tmp_path / "model")
-    arguments = ["predict", str(tmp_path / "model"), "-n", "1", "--workers", "1"]
+    arguments = ["predict", str(tmp_path / "model"), "-n", "9", "--workers", "1"]
     for formula, cells in (("NaCl", [2, 4, 6]), ("Na3Cl2", [5]), ("Na", [1, 2, 3, 4])):
         out = tmp_path / formula
         assert main([*arguments, "--formula", formula, "-o", str(out)]) == 0

@@ -441,7 +441,7 @@ def test_names_that_are_not_utf8_can_be_written(tmp_path):
     (tmp_path / name).write_text(STRUCTURES["nacl"].to(fmt="cif"))
     (entry,) = read_structures(tmp_path)
     assert entry.error is None
-    assert entry.material_id.encode() == b"caf?"
+    assert entry.material_id.encode() == b"caf\\udce9"
     report = prepare(tmp_path, tmp_path.parent / "out", num_workers=1)
     assert report.converted == 1
 
@@ -491,6 +491,9 @@ def test_passwords_are_not_shown():
     url = "postgresql://me:secret@host:5432/crystals?password=secret"
     assert shown(url) == "postgresql://host:5432/crystals"
     assert shown("folder/a@b.cif") == "folder/a@b.cif"
+    for password in ("pa/ss", "pa#ss", "pa?ss", "[pass", "pa@ss"):
+        text = shown(f"postgresql://me:{password}@host/db?password={password}")
+        assert text == "postgresql://host/db", password
     with pytest.raises(DataError) as raised:
         list(read_structures("postgresql://me:secret@nowhere.invalid/crystals"))
     assert "secret" not in str(raised.value)

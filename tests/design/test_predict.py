@@ -1,3 +1,4 @@
+import math
 import multiprocessing
 import time
 
@@ -12,10 +13,12 @@ from crystalvae.design.analogues import Analogues
 from crystalvae.design.predict import predict
 from crystalvae.design.ranking import (
     NAT,
+    OFTEN,
     distinct_ranked,
     log_likelihoods,
     most_drawn,
     num_free,
+    scores_of_draws,
 )
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions, generate
@@ -187,7 +190,27 @@ def test_the_simplest_of_what_matches_stands_for_it(tiny_model, monkeypatch):
         )
         (found,), _ = distinct_ranked(tiny_model, [tetragonal, cubic], num_workers=1)
         assert found.crystal is expected
-        assert (found.count, found.score) == (2, likelihoods[0])
+        assert found.count == 2
+        assert found.score == likelihoods[0] + OFTEN * math.log(2)
+
+
+def test_what_is_drawn_often_is_ranked_higher(tiny_model, monkeypatch):
+    salt, blende = (
+        AsymmetricUnit.from_structure(REFERENCE[name][0]) for name in ("nacl", "cscl")
+    )
+    draws = [[blende, salt, salt, None, salt], [blende] * 5]
+    values = [3.0, 0.0, 0.0, -math.inf, 0.0, *[1.0] * 5]
+    found = scores_of_draws(tiny_model, draws, values, num_workers=1)
+    often = OFTEN * math.log(3)
+    assert found[:3] == [3.0, often, often]
+    assert found[3] == -math.inf
+    assert found[5:] == [1.0 + OFTEN * math.log(5)] * 5
+    monkeypatch.setattr(
+        "crystalvae.design.ranking.log_likelihoods",
+        lambda _, crystals, **__: [3.0 if c is blende else 0.0 for c in crystals],
+    )
+    ranked, _ = distinct_ranked(tiny_model, draws[0], num_workers=1)
+    assert [item.count for item in ranked] == [3, 1]
 
 
 def test_the_most_frequent_comes_first_once(tiny_model):

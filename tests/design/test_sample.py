@@ -10,7 +10,7 @@ from pymatgen.core import Element
 
 from crystalvae.data.packed import pack, write_packed
 from crystalvae.design.alike import Listed
-from crystalvae.design.batches import batch_size_for, workers_for
+from crystalvae.design.batches import batch_size_for, batches, workers_for
 from crystalvae.design.familiar import without_unseen
 from crystalvae.design.sample import draw_checked, draws, raw_draws
 from crystalvae.design.settings import refinement_of
@@ -252,6 +252,8 @@ def test_an_estimate_without_checks_is_refused(tiny_model):
         ({"temp": 0.5}, "did you mean temperature"),
         ({"num_atoms": "4-x"}, "number of atoms must be a number or a range"),
         ({"num_atoms": (1, 2, 3)}, "one number or two"),
+        ({"num_atoms": (1.5, 4)}, "one number or two"),
+        ({"elements": 5}, "elements are symbols"),
         ({"qqq": 5}, "no argument 'qqq'"),
         ({"unlisted": 5}, "a path or a list of crystals, not one int"),
         ({"unlisted": [], "known": Listed.of([])}, "not both"),
@@ -306,7 +308,7 @@ def test_groups_leave_counts_that_their_positions_can_hold(shipped):
         {"space_groups": 62, "require": "Li,O"},
     ):
         constraints = Constraints.of(**asked)
-        _, report = draw_checked(
+        kept, report = draw_checked(
             shipped,
             16,
             raw=True,
@@ -316,6 +318,11 @@ def test_groups_leave_counts_that_their_positions_can_hold(shipped):
             refine=False,
         )
         assert report.fallen["incomplete"] <= 1, asked
+        assert all(constraints.allow(draw.crystal) for draw in kept)
+    with pytest.raises(ConfigError, match="at least 6 atoms, and at most 5"):
+        shipped.sample(2, space_groups=63, num_atoms="1-5", require="Li,Mn,O")
+    with pytest.raises(ConfigError, match="at least 8 atoms"):
+        shipped.sample(2, space_groups=230, num_atoms=4)
     assert Constraints.of(space_groups=63).counts_of_one(7) == [2, 4, 6]
     assert Constraints.of(space_groups=[63, 1]).counts_of_one(3) == [1, 2, 3]
     assert Constraints.of(num_atoms=3).counts_of_one(3) is None
@@ -335,6 +342,7 @@ def test_short_bonds_are_mended_or_drawn_again(shipped):
 
     assert share(bonds=0.0) > 0.04
     assert share(bonds=0.94) < 0.02
+    assert share(bonds=0.94, limit=None) < 0.02
 
 
 def test_what_nobody_asked_for_is_not_drawn_of_unseen_elements(shipped):
@@ -344,6 +352,9 @@ def test_what_nobody_asked_for_is_not_drawn_of_unseen_elements(shipped):
         assert {chemical_symbols[z] for z in crystal.composition} <= seen
     asked = without_unseen(shipped, Constraints.of(require="Og"), ())
     assert 118 not in asked.excluded
+    discouraged = batches(shipped, element_bias={"Po": -3.0}).constraints
+    assert 84 in discouraged.excluded
+    assert 84 not in batches(shipped, element_bias={"Po": 3.0}).constraints.excluded
     assert 117 in asked.excluded
 
 

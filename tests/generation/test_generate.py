@@ -5,8 +5,8 @@ import torch
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, SamplingOptions, generate
 from crystalvae.generation.choose import choose
-from crystalvae.generation.constraints import parse_space_groups
 from crystalvae.generation.decode import _weighted_choice
+from crystalvae.generation.parsing import parse_space_groups
 from crystalvae.generation.prefix import Decoding
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.distance import check_distance

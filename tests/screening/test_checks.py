@@ -255,6 +255,9 @@ def test_only_the_bonded_atoms_of_an_element_are_polyanions():
         ({20: 1, 17: 1}, False),
         ({20: 1, 8: 2}, False),  # apart; CaO2 is a peroxide
         ({11: 1, 14: 1, 8: 1}, False),  # Si beside O is no silicide
+        ({42: 9, 8: 1}, False),  # Mo is no anion where it is a cation
+        ({79: 7, 17: 1}, False),
+        ({74: 18, 8: 49}, True),  # a Magnéli phase: tungsten of two states
     ],
 )
 def test_charges_of_compounds(composition, verdict):
@@ -264,8 +267,8 @@ def test_charges_of_compounds(composition, verdict):
 def spread(composition):
     """Atoms too far from each other to be bonded."""
     numbers = [z for z, n in composition.items() for _ in range(n)]
-    sites = [[i % 2, i // 2 % 2, i // 4] for i in range(len(numbers))]
-    return cell(np.eye(3) * 10, numbers, np.array(sites) / 2)
+    sites = [[i % 5, i // 5 % 5, i // 25] for i in range(len(numbers))]
+    return cell(np.eye(3) * 25, numbers, np.array(sites) / 5)
 
 
 def test_bonds_are_as_long_as_known_ones():

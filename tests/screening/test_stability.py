@@ -197,6 +197,10 @@ def test_energies_of_a_folder_that_changed_are_computed_anew(tmp_path):
     assert energy_file(folder, "emt", work) == before
     (folder / "a.cif").write_text(known_crystals()[1].to_cif())
     assert energy_file(folder, "emt", work) != before
+    (folder / "a.cif").unlink()
+    moved = folder.rename(tmp_path / "moved")
+    (moved / "b.cif").touch()
+    assert energy_file(moved, "emt", work) == before
 
 
 def test_a_data_set_learns_its_energies(tmp_path, capsys):

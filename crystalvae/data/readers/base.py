@@ -34,7 +34,7 @@ def is_number(value: Any) -> bool:
 
 def printable(text: str) -> str:
     """A text that can be written as UTF-8: file names need not be in it."""
-    return text.encode("utf-8", "replace").decode()
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass
