@@ -39,7 +39,7 @@ NAT = 0.004
 in a score; chosen on predictions of MP-20's validation crystals."""
 OFTEN = 8.0
 """Nats of a score for e times as many draws that match; for 500 validation crystals of
-MP-20 the first of 20 draws was right in 72.8 instead of 71.0 %, with 3 to 12 nats alike.
+MP-20 the first of 20 draws was right in 72.8 instead of 71.0 % (with 3 to 12 alike).
 """
 ALIKE = 5.0
 """Within so many nats the simplest of matching crystals stands for them."""
