@@ -48,8 +48,8 @@ def test_coordinate_density_integrates_to_one(tiny_model):
 def test_a_posterior_does_not_depend_on_the_description(tiny_model):
     from crystalvae.design.sample import draw_checked
 
-    geometric = ("volume", "density", "distance", "radii")
-    kept, _ = draw_checked(tiny_model, 12, seed=3, num_workers=1, checks=geometric)
+    checks = "volume,density,distance,radii,group"
+    kept, _ = draw_checked(tiny_model, 12, seed=3, num_workers=1, checks=checks)
     drawn = [item.crystal for item in kept]
     written = [
         AsymmetricUnit.from_structure(crystal.to_structure(), symprec=1e-3)
