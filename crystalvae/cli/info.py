@@ -180,6 +180,8 @@ def _refinement(refine: dict[str, Any]) -> str:
     text = f"{refine['passes']} passes from {refine['noise']:g} Å"
     if refine["limit"] is not None:
         text += f", up to {refine['repeats']} times more above {refine['limit']:g}"
+    if refine["bonds"]:
+        text += f", no bond below {refine['bonds']:g} of known ones"
     return text
 
 
