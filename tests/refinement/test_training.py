@@ -171,7 +171,7 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path, dataset):
 
 
 def test_a_run_ends_with_its_time(tmp_path, dataset, caplog):
-    config = run_config(dataset, 500, minutes=0.03, warmup_steps=100)
+    config = run_config(dataset, 500, minutes=0.01, warmup_steps=100)
     best = train(config, tmp_path / "run")
     last = read_rows(tmp_path / "run" / "metrics.csv")[-1]
     assert 0 < int(last["step"]) < 100
