@@ -8,8 +8,7 @@ distance in Å and the number of crystals in which they are neighbours.
 """
 
 import argparse
-import json
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -38,21 +37,20 @@ def main() -> None:
     parser.add_argument("datasets", nargs="+")
     parser.add_argument("--at-most", type=float, default=0.1)
     args = parser.parse_args()
-    found = defaultdict(list)
+    shortest, count = {}, Counter()
     for path in args.datasets:
         dataset = PackedDataset(path)
         heights = dataset.properties.get("e_above_hull", np.zeros(len(dataset)))
         for row in np.flatnonzero(np.asarray(heights) <= args.at_most).tolist():
             for pair, distance in zip(*shortest_of(dataset, row)):
-                found[int(pair)].append(float(distance))
+                shortest[pair] = min(float(distance), shortest.get(pair, np.inf))
+                count[pair] += 1
     lines = []
-    for pair in sorted(found):
-        low, high = (chemical_symbols[z] for z in divmod(pair, SIZE))
-        shortest, count = round(min(found[pair]), 3), len(found[pair])
-        lines.append(f'"{low}-{high}": [{shortest}, {count}]')
+    for pair in sorted(shortest):
+        low, high = (chemical_symbols[z] for z in divmod(int(pair), SIZE))
+        lines.append(f'"{low}-{high}": [{round(shortest[pair], 3)}, {count[pair]}]')
     path = Path(__file__).resolve().parents[1] / "crystalvae/screening/bonds.json"
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    json.loads(path.read_text())
     print(f"{len(lines)} pairs of elements in {path}")
 
 

@@ -174,10 +174,8 @@ def parse_sizes(
         return 1, None
     if isinstance(given, str):
         return parse_range(given, "the number of atoms")
-    if isinstance(given, Integral) and given is not True:
-        return int(given), int(given)
     try:
-        low, high = given
+        low, high = (given, given) if isinstance(given, Integral) else given
     except (TypeError, ValueError):
         low = high = None
     if not all(isinstance(n, Integral) and n is not True for n in (low, high)):

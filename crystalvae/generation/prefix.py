@@ -60,8 +60,13 @@ class Decoding:
         self.constraints = constraints
         self.generator = generator
         self.held = held
-        self.counts = constraints.counts_of_one(model.config.decoder.max_count)
-        self.least = self.counts[0] if self.counts else 1
+        counts = constraints.counts_of_one(model.config.decoder.max_count)
+        self.least = counts[0] if counts else 1
+        self.unfit = None
+        if counts is not None:
+            size = model.config.decoder.max_count + 1
+            self.unfit = torch.ones(size, dtype=torch.bool, device=z.device)
+            self.unfit[counts] = False
         needs = constraints.needs
         self.meets = torch.zeros(len(needs), MAX_Z, dtype=torch.bool, device=z.device)
         for row, own in enumerate(needs):
@@ -230,10 +235,8 @@ class Decoding:
             need = torch.where(last, limits.min_atoms - total, torch.ones_like(total))
             need = need.clamp(max=logits.shape[1] - 1)
             logits = logits.masked_fill(amount < need[:, None], MASKED)
-        if self.counts is not None:
-            unfit = torch.ones_like(amount, dtype=torch.bool)
-            unfit[self.counts] = False
-            fitting = logits.masked_fill(unfit, MASKED)
+        if self.unfit is not None:
+            fitting = logits.masked_fill(self.unfit, MASKED)
             hopeless = (fitting.amax(1) <= MASKED / 2)[:, None]
             logits = torch.where(hopeless, logits, fitting)
         return logits

@@ -114,7 +114,8 @@ def _descend(
     coords[mask] = moved
     found.lattice[rows[sound]] = lattice[sound]
     found.frac_coords[rows[sound]] = coords[sound]
-    residual = residual + TOO_SHORT * _touches(data, bonds)
+    if how.bonds:
+        residual = residual + TOO_SHORT * _touches(data, bonds)
     return residual.masked_fill(~sound | _touches(data, limits), torch.inf)
 
 

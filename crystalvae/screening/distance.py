@@ -51,7 +51,7 @@ def check_distance(candidate: Candidate) -> CheckResult:
     """No two atoms, images included, closer than 0.5 Å."""
     if not len(candidate.atomic_numbers) or candidate.volume < 1e-3:
         return CheckResult("distance", False, 0.0, "no atoms or no volume")
-    height = least_height(candidate)
+    height = _least_height(candidate)
     if height < MIN_HEIGHT:
         return CheckResult("distance", False, height, "the cell is flat")
     _, _, distance = pairs_within(candidate, MIN_DISTANCE)
@@ -63,12 +63,19 @@ def check_distance(candidate: Candidate) -> CheckResult:
     return CheckResult("distance", True)
 
 
+def unsearchable(candidate: Candidate) -> str | None:
+    """Why distances cannot be searched in a cell; None where they can."""
+    if not len(candidate.atomic_numbers) or candidate.volume < 1e-3:
+        return "no atoms or no volume"
+    return "the cell is flat" if _least_height(candidate) < MIN_HEIGHT else None
+
+
 def pairs_within(candidate: Candidate, radius: float) -> tuple:
-    """As :func:`shortest_pairs`, but no pairs in cells that are too flat to search.
+    """As :func:`shortest_pairs`, but no pairs in cells that cannot be searched.
 
     What was searched further serves those that ask for less.
     """
-    if candidate.volume < 1e-3 or least_height(candidate) < MIN_HEIGHT:
+    if unsearchable(candidate) is not None:
         return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
     searched, pairs = candidate.cache.get("pairs", (0.0, None))
     if pairs is None or radius > searched:
@@ -96,10 +103,9 @@ def check_radii(candidate: Candidate) -> CheckResult:
 
     The share is 0.6, and 0.75 between nonmetals.
     """
-    if not len(candidate.atomic_numbers) or candidate.volume < 1e-3:
-        return CheckResult("radii", None, None, "no atoms or no volume")
-    if least_height(candidate) < MIN_HEIGHT:
-        return CheckResult("radii", None, None, "the cell is flat")
+    why = unsearchable(candidate)
+    if why is not None:
+        return CheckResult("radii", None, None, why)
     species = candidate.atomic_numbers
     radii = element_array("radius")[species]
     first, second, distance = pairs_within(candidate, _reach(species))
@@ -125,7 +131,7 @@ def _reach(species: np.ndarray) -> float:
     return 2 * float((radius_share(species, species) * radii).max())
 
 
-def least_height(candidate: Candidate) -> float:
+def _least_height(candidate: Candidate) -> float:
     """Least distance in Å between opposite faces of the cell."""
     a, b, c = candidate.lattice.tolist()
     faces = (_cross(a, b), _cross(b, c), _cross(c, a))

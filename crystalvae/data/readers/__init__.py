@@ -8,11 +8,7 @@ from pathlib import Path
 from crystalvae.data.readers.archive import is_poscar, read_folder, read_tar, read_zip
 from crystalvae.data.readers.base import Entry
 from crystalvae.data.readers.cif import read_cif_file
-from crystalvae.data.readers.databases import (
-    read_ase_database,
-    read_extxyz,
-    read_json,
-)
+from crystalvae.data.readers.databases import read_ase_database, read_extxyz, read_json
 from crystalvae.data.readers.prepared import is_prepared, read_prepared
 from crystalvae.data.readers.text import read_csv_file, read_poscar_file
 from crystalvae.errors import DataError
