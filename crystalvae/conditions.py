@@ -17,8 +17,8 @@ LEVELS = 16
 
 
 @dataclass(frozen=True)
-class Condition:
-    """A property that the decoder can be told, and the range that it may have."""
+class Quantity:
+    """A property of crystals, and the range in which its values are told apart."""
 
     name: str = ""
     """Property of the data sets."""
@@ -29,19 +29,58 @@ class Condition:
     scale: float | None = None
     """Up to which values are resolved evenly; beyond, by their ratio. None resolves
     all evenly."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a property needs its name")
+        if not -inf < self.low < self.high < inf:
+            raise ValueError(f"{self.name}: low and high are numbers, low below high")
+        if self.scale is not None and not 0 < self.scale < inf:
+            raise ValueError(f"{self.name}: scale is a number above 0")
+
+
+@dataclass(frozen=True)
+class Condition(Quantity):
+    """A property that the decoder can be told."""
+
     share: float = 0.5
     """Share of the training crystals of which the decoder is told it, where they have
     it. The rest teaches it to do without."""
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("a condition needs the name of a property")
-        if not -inf < self.low < self.high < inf:
-            raise ValueError(f"{self.name}: low and high are numbers, low below high")
-        if self.scale is not None and not 0 < self.scale < inf:
-            raise ValueError(f"{self.name}: scale is a number above 0")
+        super().__post_init__()
         if not 0 < self.share <= 1:
             raise ValueError(f"{self.name}: share is above 0 and at most 1")
+
+
+class Axes(nn.Module):
+    """Places of values between the ends of their ranges, 0 to 1, evenly resolved.
+
+    Args:
+        quantities: P properties.
+    """
+
+    def __init__(self, quantities: Sequence[Quantity]):
+        super().__init__()
+        scales = [inf if q.scale is None else q.scale for q in quantities]
+        self.register_buffer("scale", torch.tensor(scales), persistent=False)
+        ends = torch.tensor([[q.low, q.high] for q in quantities])
+        self.register_buffer("ends", ends, persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Places of values ``(..., P)``, those beyond an end at the end."""
+        low, high = self._bent(self.ends.T)
+        return ((self._bent(values) - low) / (high - low)).clamp(0, 1)
+
+    def values(self, place: Tensor) -> Tensor:
+        """The inverse, of places ``(..., P)``."""
+        low, high = self._bent(self.ends.T)
+        bent = low + place.clamp(0, 1) * (high - low)
+        return torch.where(self.scale.isinf(), bent, bent.sinh() * self.scale)
+
+    def _bent(self, values: Tensor) -> Tensor:
+        bent = torch.asinh(values / self.scale)
+        return torch.where(self.scale.isinf(), values, bent)
 
 
 class ConditionEmbedding(nn.Module):
@@ -62,10 +101,7 @@ class ConditionEmbedding(nn.Module):
     ):
         super().__init__()
         self.least_beta = least_beta
-        scales = [inf if c.scale is None else c.scale for c in conditions]
-        self.register_buffer("scale", torch.tensor(scales), persistent=False)
-        ends = torch.tensor([[c.low, c.high] for c in conditions])
-        self.register_buffer("ends", ends, persistent=False)
+        self.axes = Axes(conditions)
         self.linear = nn.Linear(LEVELS * len(conditions), dim, bias=False)
         nn.init.zeros_(self.linear.weight)
 
@@ -76,18 +112,11 @@ class ConditionEmbedding(nn.Module):
             values: of the properties ``(B, P)``, NaN for what is not told.
             beta: β of each crystal ``(B,)``.
         """
-        low, high = self._axis(self.ends.T)
-        place = self._axis(values.to(self.scale.device))
-        place = ((place - low) / (high - low)).clamp(0, 1) * (LEVELS - 1)
+        place = self.axes(values.to(self.axes.scale.device)) * (LEVELS - 1)
         level = torch.arange(LEVELS, device=place.device)
         bumps = torch.exp(-0.5 * (place[..., None] - level) ** 2)
         heard = (beta >= self.least_beta)[:, None, None]
         return self.linear((bumps.nan_to_num(0.0) * heard).flatten(1))
-
-    def _axis(self, values: Tensor) -> Tensor:
-        """Where values ``(..., P)`` lie on their axes."""
-        bent = torch.asinh(values / self.scale)
-        return torch.where(self.scale.isinf(), values, bent)
 
 
 Told = Mapping[str, float | Sequence[float] | None]

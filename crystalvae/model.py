@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
+    from crystalvae.properties.network import PropertyNetwork
     from crystalvae.refinement.network import Refiner
     from crystalvae.stability.network import StabilityNetwork
 
@@ -80,6 +81,7 @@ class CrystalVAE(nn.Module):
         self.card: dict[str, Any] = {}
         self.refiner: Refiner | None = None
         self.stability: StabilityNetwork | None = None
+        self.properties: PropertyNetwork | None = None
 
     @property
     def device(self) -> torch.device:
@@ -92,12 +94,7 @@ class CrystalVAE(nn.Module):
         Raises:
             ConfigError: it has none.
         """
-        if self.refiner is None:
-            raise ConfigError(
-                "this model has no refiner; train one (crystalvae train-refiner) and "
-                "copy its files into the model's directory"
-            )
-        return self.refiner
+        return self._required("refiner", "refiner", "train-refiner")
 
     def require_stability(self) -> StabilityNetwork:
         """The model's stability network.
@@ -105,12 +102,24 @@ class CrystalVAE(nn.Module):
         Raises:
             ConfigError: it has none.
         """
-        if self.stability is None:
+        return self._required("stability", "stability network", "train-stability")
+
+    def require_properties(self) -> PropertyNetwork:
+        """The model's property network.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        return self._required("properties", "property network", "train-properties")
+
+    def _required(self, attribute: str, name: str, verb: str) -> Any:
+        network = getattr(self, attribute)
+        if network is None:
             raise ConfigError(
-                "this model has no stability network; train one (crystalvae "
-                "train-stability) and copy its files into the model's directory"
+                f"this model has no {name}; train one (crystalvae {verb}) and copy its "
+                "files into the model's directory"
             )
-        return self.stability
+        return network
 
     def beta_tensor(self, beta: float | Tensor | None, size: int) -> Tensor:
         """β of each crystal, ``(size,)``; None is the smallest of the trained range.
@@ -381,8 +390,8 @@ class CrystalVAE(nn.Module):
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` (16 bit) to a directory.
 
-        A refiner and a stability network go beside them; those that lie there are
-        removed where the model has none.
+        Its refiner, stability and property network go beside them; those that lie
+        there are removed where the model has none.
         """
         from crystalvae.pretrained import save_model
 

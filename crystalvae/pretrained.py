@@ -16,6 +16,11 @@ from safetensors.torch import load_file, save_file
 from crystalvae.config import from_dict
 from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.files import replacing
+from crystalvae.properties.pretrained import (
+    PROPERTIES,
+    load_properties,
+    save_properties,
+)
 from crystalvae.refinement.pretrained import (
     REFINER,
     load_refiner,
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+NETWORKS = (REFINER, STABILITY, PROPERTIES)
+"""What may go beside a model: names of its attributes, and stems of the files."""
 
 
 def shipped_models() -> dict[str, Path]:
@@ -72,14 +79,13 @@ def save_model(model: CrystalVAE, directory: Path, keep: bool = False) -> None:
     Args:
         model: the model.
         directory: where to.
-        keep: leave a refiner or stability network that lies there, where the model has
-            none.
+        keep: leave a network that lies there, where the model has none of its kind.
     """
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().cpu().to(torch.float16).contiguous()
         for name, value in model.state_dict().items()
-        if name.split(".")[0] not in (REFINER, STABILITY)
+        if name.split(".")[0] not in NETWORKS
     }
     config = {
         "class": "CrystalVAE",
@@ -95,17 +101,19 @@ def save_model(model: CrystalVAE, directory: Path, keep: bool = False) -> None:
         save_file(weights, new_weights)
         new_config.write_text(text, encoding="utf-8")
     save_networks(model, directory)
-    for name in (REFINER, STABILITY):
+    for name in NETWORKS:
         if getattr(model, name) is None and not keep:
             remove_network(directory, name)
 
 
 def save_networks(model: CrystalVAE, directory: Path) -> None:
-    """Write the refiner and the stability network of a model, those that it has."""
+    """Write the networks beside a model, those that it has."""
     if model.refiner is not None:
         save_refiner(model.refiner, directory)
     if model.stability is not None:
         save_stability(model.stability, directory)
+    if model.properties is not None:
+        save_properties(model.properties, directory)
 
 
 def load_model(
@@ -155,6 +163,7 @@ def load_model(
     model.card = content.get("card", {})
     model.refiner = load_refiner(directory)
     model.stability = load_stability(directory)
+    model.properties = load_properties(directory)
     return model.to(resolve_device(device)).eval()
 
 

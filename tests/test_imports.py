@@ -27,6 +27,7 @@ LAYER = {
     "decoder": 7,
     "refinement": 7,
     "stability": 7,
+    "properties": 7,
     "prior": 7,
     "model_config": 8,
     "model": 8,

@@ -29,6 +29,7 @@ VERBS = (
     "train",
     "train-refiner",
     "train-stability",
+    "train-properties",
     "calibrate",
     "info",
     "datasets",
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _how_to_go_on(args: argparse.Namespace) -> str:
     if args.verb in ("prepare", "screen", "energies"):
         return "run the same command again to go on"
-    if args.verb in ("train", "train-refiner", "train-stability"):
+    if args.verb in ("train", "train-refiner", "train-stability", "train-properties"):
         return "run the same command with --resume to go on"
     if args.verb == "substitute":
         return "nothing was written, run the same command again"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from crystalvae.encoders.base import OrbitPooling
 from crystalvae.encoders.gated import GatedConvolution
 from crystalvae.encoders.moment import NeighborMoments
 from crystalvae.nn.basic import RadialBasis
@@ -33,6 +35,16 @@ class TrunkConfig:
     """Gaussians on the distance; narrow ones see small strains far sooner."""
     num_channels: int = 12
     """Weightings of the neighbours for angles."""
+
+
+@dataclass(frozen=True)
+class ReaderConfig(TrunkConfig):
+    """Sizes of a network that reads numbers off crystals."""
+
+    hidden_dim: int = 256
+    """Of the perceptron that reads the crystal."""
+    dropout: float = 0.1
+    """In front of its last layer."""
 
 
 class OrbitTrunk(nn.Module):
@@ -77,3 +89,39 @@ class OrbitTrunk(nn.Module):
         for layer in self.layers:
             start = layer(start, data, edge, envelope)
         return start
+
+
+class OrbitReader(OrbitTrunk):
+    """Numbers of whole crystals, relaxed or nearly so.
+
+    It begins with the weights of a :class:`~crystalvae.refinement.network.Refiner`, as
+    in S. Zaidi et al., Pre-training via Denoising for Molecular Property Prediction,
+    ICLR 2023: who knows where atoms of relaxed crystals belong has learned about
+    forces. Crystals are disturbed in training while their numbers stay those of the
+    relaxed crystal, so that it judges what a draft will relax to.
+
+    Args:
+        config: sizes.
+        out_dim: numbers of a crystal.
+        tables: symmetry tables; None builds them.
+    """
+
+    def __init__(
+        self, config: ReaderConfig, out_dim: int, tables: WyckoffTables | None = None
+    ):
+        super().__init__(config, tables)
+        self.pooling = OrbitPooling(config.dim)
+        self.head = nn.Sequential(
+            nn.LayerNorm(self.pooling.out_dim),
+            nn.Linear(self.pooling.out_dim, config.hidden_dim),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_dim, out_dim),
+        )
+        self.card: dict[str, Any] = {}
+
+    def read(self, data: Data) -> Tensor:
+        """What the head says of the B crystals of :meth:`graph`, ``(B, out_dim)``."""
+        edge, envelope = self.edges(data)
+        state = self.states(data, self.species(data.species), edge, envelope)
+        return self.head(self.pooling(state, data))

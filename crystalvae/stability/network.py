@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 
-from crystalvae.encoders.base import OrbitPooling
 from crystalvae.nn.wyckoff import WyckoffTables
-from crystalvae.refinement.trunk import OrbitTrunk, TrunkConfig
+from crystalvae.refinement.trunk import OrbitReader, ReaderConfig
 from crystalvae.screening.base import THRESHOLD
 
 OFFSET = 0.05
@@ -26,13 +24,8 @@ LEAST_SCALE = 0.02
 
 
 @dataclass(frozen=True)
-class StabilityConfig(TrunkConfig):
+class StabilityConfig(ReaderConfig):
     """Sizes of the network."""
-
-    hidden_dim: int = 256
-    """Of the perceptron that reads the crystal."""
-    dropout: float = 0.1
-    """In front of its last layer."""
 
 
 @dataclass
@@ -65,14 +58,8 @@ def logarithm(energy: Tensor) -> Tensor:
     return (energy.clamp(0, HIGHEST) + OFFSET).log()
 
 
-class StabilityNetwork(OrbitTrunk):
+class StabilityNetwork(OrbitReader):
     """Energy above the convex hull of known crystals, with its uncertainty.
-
-    It begins with the weights of a :class:`~crystalvae.refinement.network.Refiner`, as
-    in S. Zaidi et al., Pre-training via Denoising for Molecular Property Prediction,
-    ICLR 2023: who knows where atoms of relaxed crystals belong has learned about
-    forces. Crystals are disturbed in training while their energy stays that of the
-    relaxed crystal, so that it judges what a draft will relax to.
 
     Args:
         config: sizes.
@@ -80,20 +67,9 @@ class StabilityNetwork(OrbitTrunk):
     """
 
     def __init__(self, config: StabilityConfig, tables: WyckoffTables | None = None):
-        super().__init__(config, tables)
-        self.pooling = OrbitPooling(config.dim)
-        self.head = nn.Sequential(
-            nn.LayerNorm(self.pooling.out_dim),
-            nn.Linear(self.pooling.out_dim, config.hidden_dim),
-            nn.SiLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.hidden_dim, 2),
-        )
-        self.card: dict[str, Any] = {}
+        super().__init__(config, 2, tables)
 
     def forward(self, data: Data) -> HullEnergy:
         """Judge the B crystals of :meth:`graph`."""
-        edge, envelope = self.edges(data)
-        state = self.states(data, self.species(data.species), edge, envelope)
-        location, scale = self.head(self.pooling(state, data)).unbind(1)
+        location, scale = self.read(data).unbind(1)
         return HullEnergy(location - 2.0, F.softplus(scale) + LEAST_SCALE)

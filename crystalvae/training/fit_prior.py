@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from crystalvae.batch import CrystalStore
 from crystalvae.model import CrystalVAE
+from crystalvae.pretrained import NETWORKS
 
 
 def fit_prior(
@@ -43,7 +44,8 @@ def fit_prior(
     prior = dataclasses.replace(model.config.prior, name="flow")
     fitted = CrystalVAE(dataclasses.replace(model.config, prior=prior))
     fitted.load_state_dict(model.state_dict(), strict=False)
-    fitted.refiner, fitted.stability = model.refiner, model.stability
+    for name in NETWORKS:
+        setattr(fitted, name, getattr(model, name))
     fitted = fitted.to(model.device).eval()
     fitted.card = dict(model.card)
     latent = model.config.latent

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ class NetworkTrainer(ABC):
         output: directory for checkpoints and ``metrics.csv``.
         device: where to train; None is CUDA if there is one.
         label: property that the crystals must have; None asks for none.
+        told: properties that they may have.
     """
 
     network: nn.Module
@@ -126,13 +128,14 @@ class NetworkTrainer(ABC):
         output: Path,
         device: str | None = None,
         label: str | None = None,
+        told: Sequence[str] = (),
     ):
         self.config = config
         self.root = root
         self.output = output
         self.device = resolve_device(device)
         torch.manual_seed(config.training.seed)
-        self.label = label
+        self.label, self.told = label, told
         self.crystals = self.load(config.data.train)
         self.fingerprint = self.crystals.fingerprint()
         self.step, self.epochs = 0, 0
@@ -140,7 +143,8 @@ class NetworkTrainer(ABC):
 
     def load(self, sources: list[Source]) -> Crystals:
         """The crystals of some data sets, on the device."""
-        found = load_sources(sources, self.root, DecoderConfig(), self.label)
+        limits = DecoderConfig()
+        found = load_sources(sources, self.root, limits, self.label, self.told)
         return found.to(self.device)
 
     def start(self, network: nn.Module) -> None:

@@ -18,8 +18,9 @@ from crystalvae.pretrained import save_model
 from crystalvae.stability.network import StabilityNetwork
 from crystalvae.stability.pretrained import load_stability
 from crystalvae.stability.score import stability_estimates
+from crystalvae.training.reader import hold_out
 from crystalvae.training.rows import read_rows
-from crystalvae.training.stability import StabilityRun, StabilityTrainer, hold_out
+from crystalvae.training.stability import StabilityRun, StabilityTrainer
 from tests.conftest import REFERENCE
 from tests.refinement.conftest import tiny_refiner
 from tests.stability.test_network import TINY

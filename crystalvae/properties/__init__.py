@@ -1,0 +1,1 @@
+"""What properties does a crystal have? Estimates from its structure."""
