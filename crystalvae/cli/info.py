@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crystalvae.conditions import Condition
+    from crystalvae.conditions import Quantity
     from crystalvae.model import CrystalVAE
 
 LABEL = 16
@@ -89,7 +89,8 @@ def described(name: str, model: CrystalVAE) -> dict[str, str]:
         "largest size": largest and f"{largest} atoms in the primitive cell",
         "beta": f"{config.latent.beta_min:g} to {config.latent.beta_max:g}; "
         f"{how['beta']:g} to sample, {default_beta(model):g} to search around crystals",
-        "can be told": _conditions(config.conditions),
+        "can be told": _ranges(config.conditions),
+        "can estimate": _estimates(model),
         "sampling": _sampling(how),
         "told elsewhere": _told_elsewhere(card),
         "refinement": _refinement(how["refine"]),
@@ -106,6 +107,7 @@ def _networks(model: CrystalVAE) -> str:
         "prior": (model.prior,),
         "refiner": (model.refiner,),
         "stability network": (model.stability,),
+        "property network": (model.properties,),
     }
     found = []
     for name, networks in named.items():
@@ -169,9 +171,16 @@ def _told_elsewhere(card: dict[str, Any]) -> str:
     return "; ".join(said)
 
 
-def _conditions(conditions: list[Condition]) -> str:
-    ranges = [f"{c.name} {c.low:g} to {c.high:g}" for c in conditions]
+def _ranges(quantities: list[Quantity]) -> str:
+    ranges = [f"{q.name} {q.low:g} to {q.high:g}" for q in quantities]
     return ", ".join(ranges)
+
+
+def _estimates(model: CrystalVAE) -> str:
+    energy = [] if model.stability is None else ["e_above_hull"]
+    if model.properties is None:
+        return ", ".join(energy)
+    return ", ".join([*energy, _ranges(model.properties.config.quantities)])
 
 
 def _refinement(refine: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from crystalvae.cli.options import (
     add_search_options,
     at_least,
     named,
+    require_wanted,
     search_settings,
 )
 from crystalvae.files import shown
@@ -70,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     model.beta_tensor(args.beta, 1)
     constraints.check(model.config.decoder)
-    if args.likely_stable is not None:
-        model.require_stability()
+    require_wanted(args, model)
     settings = search_settings(args, model)
     names, known, refused = encodable_inputs(model, args.input, args.n)
     began = time.perf_counter()
@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         condition_strength=args.condition_strength,
         checks=args.checks,
         likely_stable=args.likely_stable,
+        within=args.within,
         constraints=constraints,
         progress=args.progress,
         num_workers=args.workers,

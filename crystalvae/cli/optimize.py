@@ -19,6 +19,7 @@ from crystalvae.cli.options import (
     at_least,
     finite,
     number,
+    require_wanted,
     search_settings,
 )
 
@@ -122,8 +123,7 @@ def run(args: argparse.Namespace) -> int:
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     model.beta_tensor(args.beta, 1)
     constraints.check(model.config.decoder)
-    if args.likely_stable is not None:
-        model.require_stability()
+    require_wanted(args, model)
     settings = search_settings(args, model)
     refused: dict[str, str] = {}
     if args.start is None:
@@ -159,6 +159,7 @@ def run(args: argparse.Namespace) -> int:
             condition_strength=args.condition_strength,
             checks=args.checks,
             likely_stable=args.likely_stable,
+            within=args.within,
             constraints=constraints,
             num_workers=args.workers,
             advance=bar.update,

@@ -180,7 +180,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     add_condition_option(parser)
     add_checks_option(parser)
-    add_likely_stable_option(parser)
+    add_wanted_options(parser)
     add_refine_option(parser)
 
 
@@ -211,6 +211,7 @@ def search_settings(args: argparse.Namespace, model: CrystalVAE) -> dict[str, An
         "condition_strength": how["condition_strength"],
         "checks": list(parse_checks(args.checks)),
         "likely_stable": args.likely_stable,
+        "within": shown_windows(args.within),
         "refine": asdict(refinement_of(model, args.refine, purpose="design")),
     }
 
@@ -226,14 +227,42 @@ def add_checks_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_likely_stable_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--likely-stable``."""
+def add_wanted_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--likely-stable`` and ``--within``."""
     parser.add_argument(
         "--likely-stable",
         type=share,
         metavar="P",
         help="keep only crystals that are at most 0.1 eV/atom above the hull with at "
         "least this probability, as the model's stability network estimates it",
+    )
+    add_within_option(parser)
+
+
+def require_wanted(args: argparse.Namespace, model: CrystalVAE) -> None:
+    """Refuse a model that cannot judge what :func:`add_wanted_options` was given."""
+    from crystalvae.design.wanted import Wanted
+
+    Wanted(args.likely_stable, args.within or {}).require(model)
+
+
+def shown_windows(within: dict[str, tuple[float, float]] | None) -> dict[str, str]:
+    """What :func:`windows` was given, for summaries."""
+    return {
+        name: ":".join("" if math.isinf(end) else f"{end:g}" for end in window)
+        for name, window in (within or {}).items()
+    }
+
+
+def add_within_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--within``."""
+    parser.add_argument(
+        "--within",
+        type=windows,
+        metavar="PROPERTY=LOW:HIGH,...",
+        help="keep only crystals whose properties, as the model's networks estimate "
+        "them, lie there, such as band_gap=1:3 or formation_energy_per_atom=:-1; "
+        "`info` says which a model knows",
     )
 
 
@@ -297,6 +326,27 @@ def conditions(text: str) -> dict[str, float | None]:
     return _named_numbers(
         text, "PROPERTY=VALUE", lambda word: None if word == "any" else finite(word)
     )
+
+
+def windows(text: str) -> dict[str, tuple[float, float]]:
+    """Property → smallest and largest value from ``band_gap=1:3,e_above_hull=:0.05``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of that form.
+    """
+
+    def window(words: str) -> tuple[float, float]:
+        low, colon, high = (part.strip() for part in words.partition(":"))
+        if not colon or not (low or high):
+            raise argparse.ArgumentTypeError(
+                f"{words!r} is no range; give LOW:HIGH, LOW: or :HIGH"
+            )
+        ends = finite(low) if low else -math.inf, finite(high) if high else math.inf
+        if ends[0] > ends[1]:
+            raise argparse.ArgumentTypeError(f"{words!r}: the smaller number is first")
+        return ends
+
+    return _named_numbers(text, "PROPERTY=LOW:HIGH", window)
 
 
 def refine_settings(text: str) -> dict[str, float | None]:

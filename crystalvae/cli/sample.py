@@ -13,11 +13,13 @@ from crystalvae.cli.constraints import (
 from crystalvae.cli.options import (
     add_checks_option,
     add_draw_options,
-    add_likely_stable_option,
     add_machine_options,
+    add_wanted_options,
     draw_options,
     named,
+    require_wanted,
     share,
+    shown_windows,
 )
 
 
@@ -43,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="write also what StructureMatcher finds equal to an earlier one",
     )
     add_checks_option(parser)
-    add_likely_stable_option(parser)
+    add_wanted_options(parser)
     parser.add_argument(
         "--unlisted",
         action="append",
@@ -79,8 +81,7 @@ def run(args: argparse.Namespace) -> int:
     constraints, checks = parse_constraints(args), parse_checks(args.checks)
     model = CrystalVAE.from_pretrained(args.model, device=args.device)
     constraints.check(model.config.decoder)
-    if args.likely_stable is not None:
-        model.require_stability()
+    require_wanted(args, model)
     how = sampling_defaults(
         model, likely_stable=args.likely_stable, **draw_options(args)
     )
@@ -100,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         **draw_options(args),
         top_p=args.top_p,
         likely_stable=args.likely_stable,
+        within=args.within,
         known=known,
         distinct=not args.repeats,
         prior=args.prior,
@@ -133,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         | ({"prior": args.prior} if args.prior else {}),
         "top_p": args.top_p,
         "likely_stable": args.likely_stable,
+        "within": shown_windows(args.within),
         "unlisted": named(args.unlisted),
         **how,
         "written": len(kept),

@@ -9,8 +9,10 @@ from pathlib import Path
 from crystalvae.cli.options import (
     add_checks_option,
     add_machine_options,
+    add_within_option,
     at_least,
     named,
+    shown_windows,
 )
 from crystalvae.files import shown
 
@@ -47,10 +49,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--estimate",
         metavar="MODEL",
         help="add what the networks of this model (mp_20) expect of each crystal, the "
-        "energy above the hull and the probability of being stable, and rank by the "
-        "latter: quick signs, before any --relax; of copies the one nearest to relaxed "
+        "energy above the hull and the probability of being stable, its band gap and "
+        "the like, and rank by the probability: quick signs, before any --relax; of copies the one nearest to relaxed "
         "is kept",
     )
+    add_within_option(parser)
     parser.add_argument(
         "--top", type=at_least(0), default=1000, help="crystals written (%(default)s)"
     )
@@ -100,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         write_frames,
         write_text,
     )
+    from crystalvae.design.wanted import Wanted
     from crystalvae.errors import ConfigError
     from crystalvae.screening.campaign import (
         WORK,
@@ -119,14 +123,16 @@ def run(args: argparse.Namespace) -> int:
         relaxed_frames,
         stability_summary,
     )
-    from crystalvae.screening.tables import ESTIMATES
+    from crystalvae.screening.tables import is_estimate
 
     calculator = None
     if args.relax is not None:
         if args.reference is None:
             raise ConfigError("--relax needs a --reference, which makes the hull")
         calculator = load_potential(args.relax)
-    estimates = None
+    estimates, wanted = None, Wanted(within=args.within or {})
+    if wanted and args.estimate is None:
+        raise ConfigError("--within needs an --estimate, such as --estimate mp_20")
     if args.estimate is not None:
         from crystalvae.design.estimates import (
             estimate_columns,
@@ -136,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
 
         judge = CrystalVAE.from_pretrained(args.estimate, device=args.device)
         require_estimates(judge)
+        wanted.require(judge)
         estimates = partial(
             estimate_columns,
             judge,
@@ -153,11 +160,12 @@ def run(args: argparse.Namespace) -> int:
         rank_by=args.rank_by,
         highest=args.highest_first,
         estimates=estimates,
+        within=wanted.within,
         num_workers=args.workers,
         scheduler=args.scheduler,
         progress=args.progress,
     )
-    if args.estimate is not None and campaign.ranked_by in ESTIMATES:
+    if args.estimate is not None and is_estimate(campaign.ranked_by):
         campaign.ranked_by += f" of {args.estimate}"
     stability, relaxed = {}, None
     if args.relax is not None:
@@ -189,6 +197,7 @@ def run(args: argparse.Namespace) -> int:
         "input": shown(args.input),
         "reference": named(args.reference),
         "rank_by": campaign.ranked_by,
+        "within": shown_windows(args.within),
         **summarize([item.record for item in campaign.inspected]),
         "funnel": dict(steps),
         **({"stability": stability} if stability else {}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import current_process
 from typing import TYPE_CHECKING
@@ -13,15 +13,15 @@ import torch
 from crystalvae.conditions import Told, told_values
 from crystalvae.design.familiar import without_unseen
 from crystalvae.design.settings import sampling_defaults, sampling_options
+from crystalvae.design.wanted import Wanted, Window
 from crystalvae.errors import ConfigError
 from crystalvae.generation import Constraints, Refinement, SamplingOptions, generate
 from crystalvae.generation.choose import numbered_stream, require_seed
 from crystalvae.generation.decode import required_compositions
-from crystalvae.generation.options import Held, is_share
+from crystalvae.generation.options import Held
 from crystalvae.parallel import forks, num_cores
 from crystalvae.screening.base import CheckResult
 from crystalvae.screening.checks import first_failure
-from crystalvae.stability.score import stability_estimates
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
@@ -45,8 +45,6 @@ FEWER_CANDIDATES = 3
 """The same where only space groups are."""
 SPARE = 1.15
 """Draws for each crystal that is to pass the checks."""
-LIKELY_STABLE = "likely_stable"
-"""Name of the check that a stability network makes."""
 
 
 def passing(
@@ -127,8 +125,8 @@ class Batches:
     """What gives the latent vectors; None draws them from the prior."""
     checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None
     """What is asked of each crystal; None leaves it out."""
-    likely_stable: float | None = None
-    """Least probability of being stable that is asked of those that pass."""
+    wanted: Wanted = field(default_factory=Wanted)
+    """What networks should say of those that pass."""
 
     def __call__(self, number: int) -> list[Checked]:
         """Crystals, None for one that could not be completed, and their checks."""
@@ -154,8 +152,11 @@ class Batches:
         if self.checks is None:
             return [(crystal, {}) for crystal in crystals]
         found = [(c, {} if c is None else self.checks(c)) for c in crystals]
-        if self.likely_stable is not None:
-            self._add_estimates(found)
+        if self.wanted:
+            passed = passing(found)
+            verdicts = self.wanted.judge(self.model, [crystal for crystal, _ in passed])
+            for (_, results), own in zip(passed, verdicts):
+                results.update(own)
         return found
 
     def _from_prior(
@@ -195,17 +196,6 @@ class Batches:
             self.model.config.conditions, self.conditions, size, generator
         )
 
-    def _add_estimates(self, found: list[Checked]) -> None:
-        passed = passing(found)
-        estimates = stability_estimates(
-            self.model.require_stability(), [crystal for crystal, _ in passed]
-        )
-        for (_, results), estimate in zip(passed, estimates):
-            probability = 0.0 if estimate is None else estimate.probability
-            results[LIKELY_STABLE] = CheckResult(
-                LIKELY_STABLE, probability >= self.likely_stable, probability
-            )
-
 
 def batches(
     model: CrystalVAE,
@@ -218,6 +208,7 @@ def batches(
     batch_size: int = BATCH["cpu"],
     checks: Callable[[AsymmetricUnit], dict[str, CheckResult]] | None = None,
     likely_stable: float | None = None,
+    within: Mapping[str, Window] | None = None,
     **asked,
 ) -> Batches:
     """Draws in batches.
@@ -235,6 +226,8 @@ def batches(
         likely_stable: least probability of being stable
             (:mod:`crystalvae.stability`) that is asked of those that pass; None asks
             for none.
+        within: property that the model's networks estimate → smallest and largest
+            value of those that pass, ``{"band_gap": (1.0, 3.0)}``.
         **asked: of :func:`~crystalvae.design.settings.sampling_defaults`: β,
             temperatures, biases, refinement.
 
@@ -242,14 +235,10 @@ def batches(
         ConfigError: a value is impossible, or the model lacks a network.
     """
     require_seed(seed)
-    if likely_stable is not None:
-        if not is_share(likely_stable):
-            raise ConfigError(
-                f"likely_stable is above 0 and at most 1, not {likely_stable!r}"
-            )
-        model.require_stability()
-        if checks is None:
-            raise ConfigError("likely_stable is a check; draw with draw_checked")
+    estimates = Wanted(likely_stable, {} if within is None else within)
+    estimates.require(model)
+    if estimates and checks is None:
+        raise ConfigError("likely_stable and within are checks; use draw_checked")
     how = sampling_defaults(model, likely_stable=likely_stable, **asked)
     wanted = [symbol for symbol, bias in how["element_bias"].items() if bias > 0]
     constraints = without_unseen(model, constraints, wanted)
@@ -265,5 +254,5 @@ def batches(
         prior=prior,
         latents=latents,
         checks=checks,
-        likely_stable=likely_stable,
+        wanted=estimates,
     )

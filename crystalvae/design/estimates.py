@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 from crystalvae.design.batches import workers_for
 from crystalvae.errors import ConfigError
 from crystalvae.parallel import ordered_map
+from crystalvae.properties.score import property_estimates
 from crystalvae.refinement.score import residuals
-from crystalvae.screening.base import ENERGY, PROBABILITY, RESIDUAL
+from crystalvae.screening.base import ENERGY, PROBABILITY, RESIDUAL, estimated
 from crystalvae.screening.density import widest_gap
 from crystalvae.stability.score import stability_estimates
 
 if TYPE_CHECKING:
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.model import CrystalVAE
+    from crystalvae.properties.network import PropertyNetwork
     from crystalvae.refinement.network import Refiner
     from crystalvae.stability.network import StabilityNetwork
 
@@ -36,24 +38,28 @@ def estimate_columns(
     crystals: Sequence[AsymmetricUnit],
     *,
     doubted: bool = False,
+    properties: bool = True,
     num_workers: int | None = None,
 ) -> list[dict[str, float]]:
     """The columns of each crystal: what the model has networks for.
 
     Args:
         model: its refiner gives ``residual``, its stability network
-            ``e_above_hull_estimate`` (eV/atom) and ``stable_probability``.
+            ``e_above_hull_estimate`` (eV/atom) and ``stable_probability``, its property
+            network ``band_gap_estimate`` (eV) and the like.
         crystals: in canonical form.
         doubted: whether the crystals come from elsewhere. Then there is no estimate of
-            the stability above a residual of :data:`TOO_FAR` or where atoms leave
+            stability and properties above a residual of :data:`TOO_FAR` or where atoms leave
             :data:`VACUUM`, whose width is a column, ``vacuum`` (Å).
+        properties: whether the property network is asked, too.
         num_workers: processes; None is one a core where they save time.
     """
-    if model.refiner is None and model.stability is None:
+    networks = model.refiner, model.stability, model.properties if properties else None
+    if not any(network is not None for network in networks):
         return [{} for _ in crystals]
     parts = [crystals[i : i + FEW] for i in range(0, len(crystals), FEW)]
     workers = workers_for(model, len(crystals), FEW, num_workers)
-    work = partial(_columns, model.refiner, model.stability, parts, doubted)
+    work = partial(_columns, *networks, parts, doubted)
     each = ordered_map(work, range(len(parts)), workers)
     return [columns for part in each for columns in part]
 
@@ -68,15 +74,18 @@ def require_estimates(model: CrystalVAE) -> str:
         return PROBABILITY
     if model.refiner is not None:
         return RESIDUAL
+    if model.properties is not None:
+        return estimated(model.properties.names[0])
     raise ConfigError(
-        "this model has neither a stability network nor a refiner; use mp_20, or train "
-        "one (crystalvae train-stability, crystalvae train-refiner)"
+        "this model has no network that judges crystals; use mp_20, or train one "
+        "(crystalvae train-stability, train-properties, train-refiner)"
     )
 
 
 def _columns(
     refiner: Refiner | None,
     stability: StabilityNetwork | None,
+    properties: PropertyNetwork | None,
     parts: list[Sequence[AsymmetricUnit]],
     doubted: bool,
     number: int,
@@ -86,17 +95,23 @@ def _columns(
     if refiner is not None:
         for columns, residual in zip(found, residuals(refiner, crystals)):
             columns[RESIDUAL] = round(residual, 4)
+    known = [True] * len(crystals)
+    if doubted and (stability is not None or properties is not None):
+        for row, (crystal, columns) in enumerate(zip(crystals, found)):
+            gap = widest_gap(crystal)
+            if gap > VACUUM:
+                columns["vacuum"] = round(gap, 2)
+            known[row] = columns.get(RESIDUAL, 0.0) <= TOO_FAR and gap <= VACUUM
     if stability is not None:
         estimates = stability_estimates(stability, crystals)
-        for crystal, columns, estimate in zip(crystals, found, estimates):
-            known = True
-            if doubted:
-                known = columns.get(RESIDUAL, 0.0) <= TOO_FAR
-                gap = widest_gap(crystal)
-                if gap > VACUUM:
-                    columns["vacuum"] = round(gap, 2)
-                    known = False
-            if estimate is not None and known:
+        for columns, estimate, sure in zip(found, estimates, known):
+            if estimate is not None and sure:
                 columns[ENERGY] = round(estimate.e_above_hull, 4)
                 columns[PROBABILITY] = round(estimate.probability, 4)
+    if properties is not None:
+        for columns, values, sure in zip(
+            found, property_estimates(properties, crystals), known
+        ):
+            if sure:
+                columns |= {estimated(n): round(v, 4) for n, v in values.items()}
     return found

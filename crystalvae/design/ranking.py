@@ -113,9 +113,8 @@ def scores(
     if model.stability is None:
         return list(likelihoods)
     rows = [row for row, crystal in enumerate(crystals) if crystal is not None]
-    found = estimate_columns(
-        model, [crystals[row] for row in rows], num_workers=num_workers
-    )
+    known = [crystals[row] for row in rows]
+    found = estimate_columns(model, known, properties=False, num_workers=num_workers)
     total = [-math.inf] * len(crystals)
     for row, columns in zip(rows, found):
         total[row] = likelihoods[row] - columns.get(ENERGY, HIGHEST) / NAT

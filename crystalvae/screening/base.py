@@ -37,8 +37,15 @@ ENERGY = "e_above_hull_estimate"
 """Column of the energy above the hull that is expected after relaxation, eV/atom."""
 PROBABILITY = "stable_probability"
 """Column of the probability that it is at most 0.1 eV/atom."""
+ESTIMATE = "_estimate"
+"""End of the names of columns with what networks expect of properties."""
 THRESHOLD = 0.1
 """eV/atom above the hull up to which a crystal counts as (meta)stable."""
+
+
+def estimated(name: str) -> str:
+    """Column of what a network expects of a property."""
+    return f"{name}{ESTIMATE}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,3 +94,17 @@ class CheckResult:
     """The number that was compared with the threshold."""
     message: str = ""
     """One sentence."""
+
+
+def within_window(
+    name: str, value: float | None, window: tuple[float, float]
+) -> CheckResult:
+    """Whether an estimate lies where it should; where there is none it does not.
+
+    Args:
+        name: of the property.
+        value: None if there is no estimate.
+        window: smallest and largest value.
+    """
+    passed = value is not None and window[0] <= value <= window[1]
+    return CheckResult(name, passed, value, "" if value is not None else "no estimate")

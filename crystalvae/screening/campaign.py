@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,14 @@ from crystalvae.data.jobs import fingerprint, open_work, structure_jobs
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.files import shown
 from crystalvae.parallel import num_cores
-from crystalvae.screening.base import ENERGY, PROBABILITY, RESIDUAL, CheckResult
+from crystalvae.screening.base import (
+    ENERGY,
+    PROBABILITY,
+    RESIDUAL,
+    CheckResult,
+    estimated,
+    within_window,
+)
 from crystalvae.screening.checks import DEFAULT, parse_checks
 from crystalvae.screening.engine import CHUNK, Inspected, Inspector, inspect_all
 from crystalvae.screening.resume import load_pickle, save_pickle
@@ -47,6 +54,8 @@ class Campaign:
     """Place → further columns of its row in the table."""
     ranked_by: str | None = None
     """What the survivors are ranked by."""
+    within: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Property → smallest and largest estimate that was asked for."""
     hull: Hull | None = None
     """Of the reference crystals, where stability was judged."""
 
@@ -83,6 +92,7 @@ def screen(
     rank_by: str | None = None,
     highest: bool = False,
     estimates: Estimates | None = None,
+    within: Mapping[str, tuple[float, float]] | None = None,
     num_workers: int | None = None,
     scheduler: str | None = None,
     progress: bool = False,
@@ -106,6 +116,8 @@ def screen(
         estimates: what gives further columns of crystals in their order, as
             :func:`crystalvae.design.estimates.estimate_columns`. Of copies the one
             nearest to relaxed is kept, and without estimates the first.
+        within: property → smallest and largest value of its estimate; what lies
+            elsewhere or has none falls.
         num_workers: processes; None is one a core.
         scheduler: address of a Dask scheduler that does the checks instead.
         progress: show a bar on stderr.
@@ -142,6 +154,11 @@ def screen(
         highest_first = nearest_to_relaxed in HIGHEST
         places.sort(key=_score(inspected, {}, extra, nearest_to_relaxed, highest_first))
         rank_by = rank_by or likeliest
+    for name, window in (within or {}).items():
+        for place in places:
+            value = extra.get(place, {}).get(estimated(name))
+            verdict = within_window(name, value, window)
+            inspected[place].record.results[name] = verdict
     nearest = _compare(inspected, places, reference, num_workers)
     rank_by = rank_by or "novelty"
     _require_score(inspected, extra, rank_by)
@@ -154,7 +171,15 @@ def screen(
     survivors = sorted(p for p in places if inspected[p].record.passed)
     survivors.sort(key=score)
     ranked_by = rank_by if rank_by != "novelty" or reference is not None else None
-    return Campaign(inspected, survivors, nearest, reference_name, extra, ranked_by)
+    return Campaign(
+        inspected,
+        survivors,
+        nearest,
+        reference_name,
+        extra,
+        ranked_by,
+        within or {},
+    )
 
 
 def finish(output: Path) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystalvae.screening import charts
+from crystalvae.screening.base import PROBABILITY
 from crystalvae.screening.campaign import Campaign, funnel
 from crystalvae.screening.gallery import scene
 from crystalvae.screening.phases import phase_diagrams
 from crystalvae.screening.tables import (
-    ESTIMATES,
     details,
     funnel_table,
     pretty_formula,
@@ -126,7 +126,7 @@ def _lead(campaign: Campaign, relaxed: Mapping[int, Relaxation] | None) -> str:
             f"{len(relaxed)} were relaxed; energies are above the hull of the "
             "reference crystals in the same potential."
         )
-    elif any(ESTIMATES.keys() & columns for columns in campaign.extra.values()):
+    elif any(PROBABILITY in columns for columns in campaign.extra.values()):
         energies = "No energies were computed: of stability there are estimates only."
     else:
         energies = "No energies were computed, so nothing is said of stability."

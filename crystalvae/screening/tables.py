@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystalvae.screening.base import ENERGY, PROBABILITY, RESIDUAL
+from crystalvae.screening.base import (
+    ENERGY,
+    ESTIMATE,
+    PROBABILITY,
+    RESIDUAL,
+    estimated,
+)
 from crystalvae.screening.density import (
     ATOM_VOLUME,
     MASS_DENSITY,
@@ -48,9 +54,27 @@ ESTIMATES = {
     PROBABILITY: "probability of being stable",
     ENERGY: "estimated eV/atom above the hull",
     RESIDUAL: "residual",
+    estimated("band_gap"): "estimated band gap, eV",
+    estimated("formation_energy_per_atom"): "estimated formation energy, eV/atom",
 }
-"""What a model's networks may say of crystals, as the report calls it."""
+"""What the networks of shipped models say of crystals, as the report calls it."""
 _REFUSED = 50
+
+
+def is_estimate(column: str | None) -> bool:
+    """Whether a column holds what a network expects."""
+    return column is not None and (column in ESTIMATES or column.endswith(ESTIMATE))
+
+
+def estimate_labels(campaign: Campaign) -> dict[str, str]:
+    """Columns with estimates of crystals that survived → what the report calls them."""
+    places = campaign.survivors
+    found = dict.fromkeys(n for p in places for n in campaign.extra.get(p, {}))
+    labels = {name: label for name, label in ESTIMATES.items() if name in found}
+    for name in found:
+        if name not in labels and is_estimate(name):
+            labels[name] = "estimated " + name.removesuffix(ESTIMATE).replace("_", " ")
+    return labels
 
 
 def pretty_formula(formula: str) -> str:
@@ -70,6 +94,10 @@ def funnel_table(campaign: Campaign) -> str:
 
     steps = funnel(campaign)
     total = max(steps[0][1], 1)
+    meanings = MEANING | {
+        name: f"its estimate lies within {low:g} to {high:g}"
+        for name, (low, high) in campaign.within.items()
+    }
     records = [item.record for item in campaign.inspected]
     rows, before = [], total
     for name, left in steps:
@@ -79,7 +107,7 @@ def funnel_table(campaign: Campaign) -> str:
         )
         lost = f'<span class="lost">−{before - left:,}</span>' if left < before else ""
         rows.append(
-            f'<tr><th>{name}</th><td class="soft">{MEANING.get(name, "")}</td>'
+            f'<tr><th>{name}</th><td class="soft">{meanings.get(name, "")}</td>'
             f'<td class="bar"><div style="width:{100 * left / total:.2f}%"></div></td>'
             f'<td class="n">{left:,}</td><td class="n">{left / total:.1%}</td>'
             f'<td class="n">{lost}</td>'
@@ -112,7 +140,7 @@ def details(campaign: Campaign, place: int, relaxation: Relaxation | None) -> st
         lines.append(f"{1000 * energy:.0f} meV/atom above the hull")
     lines += [
         f"{label}: {value:.3g}"
-        for column, label in ESTIMATES.items()
+        for column, label in estimate_labels(campaign).items()
         if (value := campaign.extra.get(place, {}).get(column)) is not None
     ]
     if relaxation is not None:
@@ -153,11 +181,7 @@ def ranking_table(campaign: Campaign, files: Sequence[str], top: int) -> str:
     energies = [_energy(campaign.inspected[place]) for place in campaign.survivors]
     if campaign.nearest:
         heads += [("nearest known", "t"), ("distance, Å", "n")]
-    estimates = {
-        column: label
-        for column, label in ESTIMATES.items()
-        if any(column in campaign.extra.get(p, {}) for p in campaign.survivors)
-    }
+    estimates = estimate_labels(campaign)
     heads += [(label, "n") for label in estimates.values()]
     relaxed = any(energy is not None for energy in energies)
     if relaxed:
