@@ -85,7 +85,7 @@ def generate(
     warmer = replace(
         options, temperature=max(options.temperature, options.restart_temperature)
     )
-    rounds = options.restarts if warmer.temperature > 0 else 0
+    tries = options.restarts * options.restart_copies if warmer.temperature > 0 else 0
 
     def decode(
         rows: Tensor, how: SamplingOptions, again: bool, held: Held | None
@@ -118,29 +118,25 @@ def generate(
 
     given = None if compositions is None else _held(model, compositions)
     asked = compositions is not None and not isinstance(compositions, Held)
-    found = decode(torch.arange(len(z), device=z.device), options, rounds > 0, given)
-    for attempt in range(rounds):
+    found = decode(torch.arange(len(z), device=z.device), options, tries > 0, given)
+    for attempt in range(tries):
         bad = badness(found)
         failed = (bad > 0).nonzero().squeeze(1)
         if not len(failed):
             break
-        rows = failed.repeat_interleave(options.restart_copies)
-        collides = found.collides[rows]
-        drawn = collides | found.complete[rows]
+        turn = attempt // options.restart_copies
+        collides = found.collides[failed]
+        drawn = collides | found.complete[failed]
         held = Held(
-            element=found.element[rows],
-            count=found.count[rows],
-            number=found.number[rows],
-            composition_held=drawn & (attempt < 2) | asked,
-            group_held=drawn & (attempt < torch.where(collides, 1, 2)),
+            element=found.element[failed],
+            count=found.count[failed],
+            number=found.number[failed],
+            composition_held=drawn & (turn < 2) | asked,
+            group_held=drawn & (turn < torch.where(collides, 1, 2)),
         )
-        drafts = decode(rows, warmer, attempt + 1 < rounds, held)
-        new, first = badness(drafts).view(len(failed), -1).min(1)
-        source = first + torch.arange(len(failed), device=z.device) * (
-            options.restart_copies
-        )
-        better = (new < bad[failed]) | bad[failed].isinf()
-        found.replace(failed[better], drafts, source[better])
+        drafts = decode(failed, warmer, attempt + 1 < tries, held)
+        better = (badness(drafts) < bad[failed]) | bad[failed].isinf()
+        found.replace(failed[better], drafts, better.nonzero().squeeze(1))
     return found
 
 
