@@ -21,6 +21,7 @@ from crystalvae.errors import ConfigError, InvalidStructureError
 from crystalvae.latent import Posterior, PosteriorHead
 from crystalvae.model_config import ModelConfig
 from crystalvae.nn.wyckoff import WyckoffTables
+from crystalvae.pretrained import require_network
 from crystalvae.prior import LatentFlow
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class CrystalVAE(nn.Module):
         Raises:
             ConfigError: it has none.
         """
-        return self._required("refiner", "refiner", "train-refiner")
+        return require_network(self.refiner, "refiner", "train-refiner")
 
     def require_stability(self) -> StabilityNetwork:
         """The model's stability network.
@@ -102,7 +103,7 @@ class CrystalVAE(nn.Module):
         Raises:
             ConfigError: it has none.
         """
-        return self._required("stability", "stability network", "train-stability")
+        return require_network(self.stability, "stability network", "train-stability")
 
     def require_properties(self) -> PropertyNetwork:
         """The model's property network.
@@ -110,16 +111,8 @@ class CrystalVAE(nn.Module):
         Raises:
             ConfigError: it has none.
         """
-        return self._required("properties", "property network", "train-properties")
-
-    def _required(self, attribute: str, name: str, verb: str) -> Any:
-        network = getattr(self, attribute)
-        if network is None:
-            raise ConfigError(
-                f"this model has no {name}; train one (crystalvae {verb}) and copy its "
-                "files into the model's directory"
-            )
-        return network
+        name, verb = "property network", "train-properties"
+        return require_network(self.properties, name, verb)
 
     def beta_tensor(self, beta: float | Tensor | None, size: int) -> Tensor:
         """β of each crystal, ``(size,)``; None is the smallest of the trained range.

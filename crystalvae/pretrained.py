@@ -7,7 +7,7 @@ import difflib
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -35,6 +35,8 @@ from crystalvae.stability.pretrained import (
 
 if TYPE_CHECKING:
     from crystalvae.model import CrystalVAE
+
+N = TypeVar("N")
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -114,6 +116,25 @@ def save_networks(model: CrystalVAE, directory: Path) -> None:
         save_stability(model.stability, directory)
     if model.properties is not None:
         save_properties(model.properties, directory)
+
+
+def require_network(network: N | None, name: str, verb: str) -> N:
+    """A network beside a model.
+
+    Args:
+        network: None if the model has none.
+        name: what to call it.
+        verb: what trains one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if network is None:
+        raise ConfigError(
+            f"this model has no {name}; train one (crystalvae {verb}) and copy its "
+            "files into the model's directory"
+        )
+    return network
 
 
 def load_model(

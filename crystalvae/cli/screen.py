@@ -50,8 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="MODEL",
         help="add what the networks of this model (mp_20) expect of each crystal, the "
         "energy above the hull and the probability of being stable, its band gap and "
-        "the like, and rank by the probability: quick signs, before any --relax; of copies the one nearest to relaxed "
-        "is kept",
+        "the like, and rank by the probability: quick signs, before any --relax; of "
+        "copies the one nearest to relaxed is kept",
     )
     add_within_option(parser)
     parser.add_argument(
@@ -223,8 +223,9 @@ def run(args: argparse.Namespace) -> int:
         own = rows[: len(crystals)]
         write_database(args.database, crystals, names, own)
     finish(directory)
+    width = max(12, *(len(name) for name, _ in steps))
     for name, count in steps:
-        print(f"  {name:12s} {count:8d}")
+        print(f"  {name:{width}s} {count:8d}")
     if stability:
         print(
             f"{stability['stable_unique_novel']} of {stability['relaxed']} relaxed are "

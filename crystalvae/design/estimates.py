@@ -49,8 +49,8 @@ def estimate_columns(
             network ``band_gap_estimate`` (eV) and the like.
         crystals: in canonical form.
         doubted: whether the crystals come from elsewhere. Then there is no estimate of
-            stability and properties above a residual of :data:`TOO_FAR` or where atoms leave
-            :data:`VACUUM`, whose width is a column, ``vacuum`` (Å).
+            stability and properties above a residual of :data:`TOO_FAR` or where atoms
+            leave :data:`VACUUM`, whose width is a column, ``vacuum`` (Å).
         properties: whether the property network is asked, too.
         num_workers: processes; None is one a core where they save time.
     """

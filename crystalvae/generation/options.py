@@ -68,8 +68,8 @@ class SamplingOptions:
     restart_temperature: float = 0.0
     """Least temperature of those rounds; above 0, greedy decoding has them as well."""
     restart_copies: int = 3
-    """Drafts of each such crystal in a round, one after the other until one is good; the
-    best is kept."""
+    """Most drafts of each such crystal in a round, one after the other until one is
+    good; the best is kept."""
     min_distance: float = 0.7
     """Shortest distance allowed while placing, Å, besides that of the covalent radii
     (:func:`crystalvae.screening.distance.check_radii`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from html import escape
@@ -95,8 +96,8 @@ def funnel_table(campaign: Campaign) -> str:
     steps = funnel(campaign)
     total = max(steps[0][1], 1)
     meanings = MEANING | {
-        name: f"its estimate lies within {low:g} to {high:g}"
-        for name, (low, high) in campaign.within.items()
+        name: f"its estimate is {_range(*window)}"
+        for name, window in campaign.within.items()
     }
     records = [item.record for item in campaign.inspected]
     rows, before = [], total
@@ -232,6 +233,12 @@ def _ranking_cells(
         distance, name = campaign.nearest[place]
         cells += [f"<td>{escape(name)}</td>", f'<td class="n">{distance:.3f}</td>']
     return cells
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(low):
+        return f"at most {high:g}"
+    return f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
 
 
 def _number(value: float | None) -> str:

@@ -13,9 +13,6 @@ from crystalvae.properties.pretrained import save_properties
 from crystalvae.training.data import require_known
 from crystalvae.training.reader import BATCH, ReaderRun, ReaderTrainer
 
-STARTS = ("refiner", "stability", "properties")
-"""Networks beside a model from which one can start."""
-
 
 @dataclass(frozen=True)
 class PropertyRun(ReaderRun):
@@ -23,11 +20,7 @@ class PropertyRun(ReaderRun):
 
     network: PropertyConfig = field(default_factory=PropertyConfig)
     """The network and its properties."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.start not in STARTS:
-            raise ValueError(f"start is one of {', '.join(STARTS)}")
+    starts = ("refiner", "stability", "properties")
 
 
 class PropertyTrainer(ReaderTrainer):

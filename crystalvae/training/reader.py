@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -69,7 +69,11 @@ class ReaderRun:
     start: str = "refiner"
     """Which network of ``init`` they start from."""
 
+    starts: ClassVar[tuple[str, ...]] = ("refiner",)
+
     def __post_init__(self) -> None:
+        if self.start not in self.starts:
+            raise ValueError(f"start is one of {', '.join(self.starts)}")
         if self.start != "refiner" and self.init is None:
             raise ValueError(f"start = {self.start!r} needs an init")
 

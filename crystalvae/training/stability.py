@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 PROPERTY = "e_above_hull"
 """What crystals must have, eV/atom."""
-STARTS = ("refiner", "stability")
-"""Networks beside a model from which one can start."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,7 @@ class StabilityRun(ReaderRun):
 
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     """The network."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.start not in STARTS:
-            raise ValueError(f"start is one of {', '.join(STARTS)}")
+    starts = ("refiner", "stability")
 
 
 class StabilityTrainer(ReaderTrainer):

@@ -130,7 +130,7 @@ def test_who_starts_from_a_model_keeps_its_network(judging_dir, tmp_path):
 
 def test_every_training_can_go_on():
     trainings = [verb for verb in VERBS if verb.startswith("train")]
-    assert len(trainings) == 3
+    assert len(trainings) == 4
     for verb in trainings:
         assert "--resume" in _how_to_go_on(argparse.Namespace(verb=verb))
 

@@ -20,13 +20,14 @@ from crystalvae.screening.base import Candidate, CheckResult
 from crystalvae.screening.bonds import check_bonds
 from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of
 from crystalvae.stability.score import StabilityEstimate
+from tests.properties.test_network import tiny_properties
 from tests.stability.test_network import tiny_network
 
 
 def test_what_was_found_is_kept_when_it_is_too_little(tiny_model, caplog):
-    kept, report = draw_checked(tiny_model, 30, seed=1, max_draws=30)
+    kept, report = draw_checked(tiny_model, 30, seed=2, max_draws=60)
     assert 0 < len(kept) < 30
-    assert report.kept + sum(report.fallen.values()) == report.draws == 30
+    assert report.kept + sum(report.fallen.values()) == report.draws == 60
     assert f"only {len(kept)} of 30" in caplog.text
 
 
@@ -151,7 +152,7 @@ def likely(probability_of):
 def test_what_is_unlikely_to_be_stable_falls(tiny_model, monkeypatch):
     tiny_model.stability = tiny_network()
     monkeypatch.setattr(
-        "crystalvae.design.batches.stability_estimates",
+        "crystalvae.design.wanted.stability_estimates",
         likely(lambda crystal: 0.9 if crystal.number <= 100 else 0.2),
     )
     options = {"constraints": Constraints(max_atoms=6), "num_workers": 1}
@@ -164,6 +165,32 @@ def test_what_is_unlikely_to_be_stable_falls(tiny_model, monkeypatch):
     plain, _ = draw_checked(tiny_model, 12, **options)
     assert any(item.crystal.number > 100 for item in plain)
     assert "likely_stable" not in plain[0].results
+
+
+def test_what_lies_elsewhere_falls(tiny_model, monkeypatch):
+    tiny_model.stability, tiny_model.properties = tiny_network(), tiny_properties()
+    monkeypatch.setattr(
+        "crystalvae.design.wanted.property_estimates",
+        lambda network, crystals: [
+            {"gap": c.number / 100} if c.number > 30 else {} for c in crystals
+        ],
+    )
+    options = {"constraints": Constraints(max_atoms=6), "num_workers": 1}
+    kept, report = draw_checked(tiny_model, 12, within={"gap": (0.5, 2)}, **options)
+    assert all(50 <= item.crystal.number <= 200 for item in kept)
+    assert report.fallen["gap"] > 0
+    assert report.draws == 12 + sum(report.fallen.values())
+    monkeypatch.setattr(
+        "crystalvae.design.wanted.stability_estimates",
+        lambda network, crystals: [
+            StabilityEstimate(c.number / 1000, 0.9 if c.number > 60 else 0.1)
+            for c in crystals
+        ],
+    )
+    kept = tiny_model.sample(
+        8, within={"e_above_hull": (0, 0.1)}, likely_stable=0.5, **options
+    )
+    assert all(60 < crystal.number <= 100 for crystal in kept)
 
 
 def test_stability_needs_its_network(tiny_model):
@@ -229,7 +256,7 @@ def test_required_elements_fit_the_groups_asked_for(tiny_model):
 
 def test_an_estimate_without_checks_is_refused(tiny_model):
     tiny_model.stability = tiny_network()
-    with pytest.raises(ConfigError, match="is a check"):
+    with pytest.raises(ConfigError, match="are checks"):
         raw_draws(tiny_model, 3, likely_stable=0.5)
 
 
@@ -239,6 +266,10 @@ def test_an_estimate_without_checks_is_refused(tiny_model):
         ({"likely_stable": 0}, "likely_stable is above 0"),
         ({"likely_stable": 1.5}, "not 1.5"),
         ({"likely_stable": float("nan")}, "not nan"),
+        ({"within": 3}, "within maps properties"),
+        ({"within": {"gap": 3}}, "gap is to lie between two numbers"),
+        ({"within": {"gap": (3, 1)}}, "the smaller one first"),
+        ({"within": {"gap": (1, 3)}}, "train-properties"),
         ({"temperature": -0.1}, "not -0.1"),
         ({"temperature": float("inf")}, "not inf"),
         ({"part_temperature": {"count": -1}}, "not -1"),
