@@ -1,11 +1,12 @@
 """Do draws have the property that they were told?
 
     python benchmarks/conditions.py mp_20 mp_20_val band_gap 0 1 2 4 6 [-n 1500]
-        [--beta 1] [--strength 2]
+        [--beta 1] [--strength 2] [--within 0.5]
 
 Draws that match a held-out crystal have that crystal's property, which neither the
 model nor this script computed. For each value: how many held-out crystals were met, and
-the quartiles and outer deciles of what they have.
+the quartiles and outer deciles of what they have. With ``--within`` only draws count
+whose estimate by the model's property network is that near to what they were told.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import numpy as np
 from crystalvae.data.packed import PackedDataset
 from crystalvae.design.sample import raw_draws
 from crystalvae.model import CrystalVAE
+from crystalvae.properties.score import property_estimates
 from crystalvae.screening.uniqueness import ReferenceIndex, find_known
 
 SHARES = (10, 25, 50, 75, 90)
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=1500, help="draws for each value")
     parser.add_argument("--beta", type=float, default=1.0)
     parser.add_argument("--strength", type=float, default=2.0)
+    parser.add_argument("--within", type=float, default=np.inf)
     parser.add_argument("--seed", type=int, default=3)
     args = parser.parse_args()
     model = CrystalVAE.from_pretrained(args.model)
@@ -36,7 +39,7 @@ def main() -> None:
     truth = dataset.properties[args.property]
     index = ReferenceIndex(dataset)
     shares = " ".join(f"{share:>7}%" for share in SHARES)
-    print(f"{'told':>8} {'met':>5} {shares} {'mean absolute distance':>24}")
+    print(f"{'told':>8} {'kept':>6} {'met':>5} {shares} {'mean absolute distance':>24}")
     for value in args.values:
         drawn = raw_draws(
             model,
@@ -46,14 +49,24 @@ def main() -> None:
             conditions={args.property: value},
             condition_strength=args.strength,
         )
-        rows = find_known([crystal for crystal in drawn if crystal], index)
+        drawn = [crystal for crystal in drawn if crystal]
+        if args.within < np.inf:
+            judged = property_estimates(model.require_properties(), drawn)
+            drawn = [
+                crystal
+                for crystal, columns in zip(drawn, judged)
+                if abs(columns[args.property] - value) <= args.within
+            ]
+        rows = find_known(drawn, index)
+        kept = f"{len(drawn) / args.n:6.1%}"
         met = truth[sorted({row for row in rows if row is not None})]
         met = met[np.isfinite(met)]
         if not len(met):
-            print(f"{value:8g} {0:5d}")
+            print(f"{value:8g} {kept} {0:5d}")
             continue
         found = " ".join(f"{level:8.2f}" for level in np.percentile(met, SHARES))
-        print(f"{value:8g} {len(met):5d} {found} {np.abs(met - value).mean():24.2f}")
+        distance = np.abs(met - value).mean()
+        print(f"{value:8g} {kept} {len(met):5d} {found} {distance:24.2f}")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,17 @@ from crystalvae.config import from_dict
 from crystalvae.data.packed import PackedDataset
 from crystalvae.generation import Refinement
 from crystalvae.model import CrystalVAE
+from crystalvae.properties.pretrained import load_properties, save_properties
 from crystalvae.refinement.pretrained import load_refiner, save_refiner
 from crystalvae.stability.pretrained import load_stability, save_stability
 from crystalvae.training.fit_prior import fit_prior
 
 TOLD = ("likely_stable_sampling", "prediction_conditions", "design_conditions")
+BESIDE = {
+    "refiner": ("train-refiner", load_refiner, save_refiner),
+    "stability": ("train-stability", load_stability, save_stability),
+    "properties": ("train-properties", load_properties, save_properties),
+}
 WEIGHTS = Path(__file__).resolve().parents[1] / "crystalvae" / "weights"
 
 
@@ -51,10 +57,8 @@ def main() -> None:
     parser.add_argument(
         "--flow", type=Path, help="fit a flow prior to this prepared training set"
     )
-    parser.add_argument("--refiner", type=Path, help="run of crystalvae train-refiner")
-    parser.add_argument(
-        "--stability", type=Path, help="run of crystalvae train-stability"
-    )
+    for name, (verb, *_) in BESIDE.items():
+        parser.add_argument(f"--{name}", type=Path, help=f"run of crystalvae {verb}")
     parser.add_argument(
         "--refinement",
         type=json.loads,
@@ -89,10 +93,12 @@ def main() -> None:
         model = CrystalVAE.from_pretrained(args.run / "best", device="cpu")
         last = torch.load(args.run / "last.pt", map_location="cpu", weights_only=True)
         if last["progress"]["step"] == model.card["step"]:
-            beside = model.refiner, model.stability
-            model.refiner = model.stability = None
+            beside = {name: getattr(model, name) for name in BESIDE}
+            for name in BESIDE:
+                setattr(model, name, None)
             model.load_state_dict(last["model"])
-            model.refiner, model.stability = beside
+            for name, network in beside.items():
+                setattr(model, name, network)
         model.card["commit"] = commit()
         if args.flow is not None:
             store = CrystalStore.from_packed(PackedDataset(args.flow))
@@ -100,18 +106,15 @@ def main() -> None:
                 model, store, steps=1500, beta_low=0.3, num_betas=3, progress=True
             )
         model.save_pretrained(target)
-    if args.refiner is not None:
-        refiner = load_refiner(args.refiner / "best")
-        if refiner is None:
-            parser.error(f"{args.refiner / 'best'} holds no refiner")
-        refiner.card["commit"] = commit()
-        save_refiner(refiner, target)
-    if args.stability is not None:
-        network = load_stability(args.stability / "best")
+    for name, (verb, load, save) in BESIDE.items():
+        run = getattr(args, name)
+        if run is None:
+            continue
+        network = load(run / "best")
         if network is None:
-            parser.error(f"{args.stability / 'best'} holds no stability network")
+            parser.error(f"{run / 'best'} holds nothing that {verb} made")
         network.card["commit"] = commit()
-        save_stability(network, target)
+        save(network, target)
     file = target / "config.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     card = content["card"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crystalvae.cli.constraints import (
     add_constraint_options,
@@ -21,6 +22,11 @@ from crystalvae.cli.options import (
     share,
     shown_windows,
 )
+
+if TYPE_CHECKING:
+    from crystalvae.conditions import Told
+    from crystalvae.design.sample import DrawReport
+    from crystalvae.model import CrystalVAE
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -157,5 +163,20 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{len(kept)} crystals in {directory} from {report.draws} draws "
         f"({fell or 'none'} fell) in {seconds:.1f} s"
+        + _advice(args, model, how["conditions"], report)
     )
     return 0
+
+
+def _advice(
+    args: argparse.Namespace, model: CrystalVAE, told: Told, report: DrawReport
+) -> str:
+    """What to tell the decoder where most draws lie outside of ``--within``."""
+    known = {condition.name: condition for condition in model.config.conditions}
+    more = []
+    for name, window in (args.within or {}).items():
+        if name in known and name not in told and report.fallen[name] > report.kept:
+            low = max(window[0], known[name].low)
+            middle = (low + min(window[1], known[name].high)) / 2
+            more.append(f"{name}={middle:.3g}")
+    return f"; --condition {','.join(more)} would make more of them" if more else ""
