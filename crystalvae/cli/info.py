@@ -114,10 +114,9 @@ def _networks(model: CrystalVAE) -> str:
         if networks[0] is not None:
             parameters = sum(p.numel() for n in networks for p in n.parameters())
             found.append(f"{name} {parameters / 1e6:.2f}")
-    missing = [
-        name for name in ("refiner", "stability network") if named[name][0] is None
-    ]
-    without = f"; no {' and no '.join(missing)}" if missing else ""
+    beside = ("refiner", "stability network", "property network")
+    missing = [name for name in beside if named[name][0] is None]
+    without = f"; no {', no '.join(missing)}" if missing else ""
     return f"{', '.join(found)} million parameters{without}"
 
 

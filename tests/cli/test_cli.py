@@ -55,8 +55,10 @@ def test_only_what_passes_is_written(model_dir, tmp_path):
 def test_reconstruct_gives_one_cif_an_input(model_dir, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
+    groups = {}
     for name, crystal in list(prototype_crystals())[:900:300]:
         (folder / f"{name}.cif").write_text(crystal.to_cif())
+        groups[name] = crystal.number
     (folder / "broken.cif").write_text("nothing")
     out = tmp_path / "out"
     arguments = ["reconstruct", model_dir, str(folder), "-o", str(out)]
@@ -75,8 +77,9 @@ def test_reconstruct_gives_one_cif_an_input(model_dir, tmp_path):
     assert main(["prepare", str(folder), "-o", prepared, "--workers", "1"]) == 0
     arguments = ["reconstruct", model_dir, prepared, "-o", str(again)]
     assert main([*arguments, "--no-progress", "--workers", "1"]) == 0
-    for row in table(again):
-        assert row["group_right"] == rows[row["material_id"]]["group_right"]
+    for row in [*table(again), *(rows[name] for name in complete)]:
+        right = int(row["space_group"]) == groups[row["material_id"]]
+        assert row["group_right"] == str(right)
 
 
 def test_validate_accounts_for_every_input(tmp_path, capsys):

@@ -31,7 +31,7 @@ def test_a_shipped_model_is_described_in_words(name, capsys):
     text = printed(capsys, name)
     assert not set(text) & set('{}[]"')
     lines = by_label(text)
-    assert len(lines) <= 17
+    assert len(lines) <= 18
     assert lines["what it is"] == card["summary"]
     assert lines["trained on"] == "; ".join(card["training_sets"])
     assert str(card["trained_on"]["max_atoms"]) in lines["largest size"]
@@ -42,8 +42,9 @@ def test_a_shipped_model_is_described_in_words(name, capsys):
     elements = card["trained_on"]["elements"]
     number = re.match(r"[0-9]+", lines["elements"])
     assert int(number.group()) == len(elements) if number else elements == ["C"]
-    for what in ("refiner", "stability"):
-        missing = not (shipped_models()[name] / f"{what}.json").exists()
+    beside = {"refiner": "refiner", "stability": "stability", "properties": "property"}
+    for stem, what in beside.items():
+        missing = not (shipped_models()[name] / f"{stem}.json").exists()
         assert (f"no {what}" in lines["networks"]) == missing
 
 

@@ -142,5 +142,5 @@ def test_a_model_without_a_refiner_ranks_nothing(model_dir, tmp_path, capsys):
     REFERENCE["nacl"][0].to(str(tmp_path / "nacl.cif"))
     command = ["screen", str(tmp_path / "nacl.cif"), "-o", str(tmp_path / "out")]
     assert main([*command, "--estimate", model_dir]) == 1
-    assert "neither a stability network" in capsys.readouterr().err
+    assert "no network that judges" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
