@@ -21,6 +21,9 @@ from crystalvae.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
+STOP_SECONDS = 5.0
+"""Longest wait for the thread of processes that were ended."""
+
 Chunk = tuple[int, list[Any]]
 Work = Callable[[list[Any]], list[Any]]
 Settle = Callable[[int, list[Any], list[Any]], None]
@@ -127,10 +130,17 @@ def ordered_map(
 
 
 def _stop(executor: ProcessPoolExecutor) -> None:
-    """End its processes at once: what they still compute is not wanted."""
+    """End its processes at once: what they still compute is not wanted.
+
+    Its thread is waited for, but not for ever: a program that ends while the thread
+    closes its pipes prints a traceback.
+    """
+    thread = executor._executor_manager_thread
     for process in list((executor._processes or {}).values()):
         process.terminate()
     executor.shutdown(wait=False)
+    if thread is not None:
+        thread.join(STOP_SECONDS)
 
 
 _work: Callable[[int], Any]

@@ -120,6 +120,11 @@ class OrbitReader(OrbitTrunk):
         )
         self.card: dict[str, Any] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """The properties that it judges."""
+        raise NotImplementedError
+
     def read(self, data: Data) -> Tensor:
         """What the head says of the B crystals of :meth:`graph`, ``(B, out_dim)``."""
         edge, envelope = self.edges(data)

@@ -69,6 +69,11 @@ class StabilityNetwork(OrbitReader):
     def __init__(self, config: StabilityConfig, tables: WyckoffTables | None = None):
         super().__init__(config, 2, tables)
 
+    @property
+    def names(self) -> list[str]:
+        """The property that it judges."""
+        return ["e_above_hull"]
+
     def forward(self, data: Data) -> HullEnergy:
         """Judge the B crystals of :meth:`graph`."""
         location, scale = self.read(data).unbind(1)

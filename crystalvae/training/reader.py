@@ -134,7 +134,7 @@ class ReaderTrainer(NetworkTrainer):
         """The network, not trained."""
 
     def _begin_with(self, network: OrbitReader) -> None:
-        """Take weights of ``init``: what a refiner shares, or a network of the kind."""
+        """Take the trunk of ``init``, all of it where it says the same."""
         config = self.config
         path = self.root / config.init
         name = str(path) if path.is_dir() else config.init
@@ -145,13 +145,13 @@ class ReaderTrainer(NetworkTrainer):
             raise ConfigError(
                 f"init: {name} has no {config.start} network to start from"
             )
-        weights, shapes = source.state_dict(), network.state_dict()
-        same_kind = type(source) is type(network)
-        if not same_kind:
-            weights = {n: w for n, w in weights.items() if n in shapes}
-            weights = {n: w for n, w in weights.items() if not n.startswith("head.")}
+        weights, own = source.state_dict(), network.state_dict()
+        same = type(source) is type(network) and source.names == network.names
+        if not same:
+            shared = own.keys() & weights.keys()
+            weights = {n: weights[n] for n in shared if not n.startswith("head.")}
         try:
-            network.load_state_dict(weights, strict=same_kind)
+            network.load_state_dict(weights, strict=same)
         except RuntimeError as error:
             raise CheckpointError(
                 f"init: the {config.start} network of {name} has another shape than "

@@ -88,6 +88,12 @@ def test_it_starts_from_other_networks(dataset, tiny_model, tmp_path):
         names = own if start == "properties" else ["species.weight"]
         for name in names:
             torch.testing.assert_close(found[name], own[name], atol=1e-3, rtol=1e-3)
+    one = run_config(dataset, 1, init="model", start="properties")
+    fewer = dataclasses.replace(one.network, quantities=one.network.quantities[:1])
+    found = trainer_of(dataclasses.replace(one, network=fewer), tmp_path).network
+    torch.testing.assert_close(
+        found.species.weight, tiny_model.properties.species.weight, atol=1e-3, rtol=0
+    )
     tiny_model.properties = None
     save_model(tiny_model, tmp_path / "model")
     with pytest.raises(ConfigError, match="no properties network"):
