@@ -55,7 +55,7 @@ def main() -> None:
             drawn = [
                 crystal
                 for crystal, columns in zip(drawn, judged)
-                if abs(columns[args.property] - value) <= args.within
+                if abs(columns[args.property].value - value) <= args.within
             ]
         rows = find_known(drawn, index)
         kept = f"{len(drawn) / args.n:6.1%}"

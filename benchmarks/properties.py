@@ -3,9 +3,9 @@
     python benchmarks/properties.py mp_20 mp_20_val [--skip 2000]
 
 For each property: mean absolute error and R2 of its median, beside the error of the
-training set's median as the only guess; where many crystals have exactly 0 (band gaps),
-how often it tells these from the others (area under the curve) and the error of those
-that have more.
+training set's median as the only guess, and the share within its uncertainty; where
+many crystals have exactly 0 (band gaps), how often it tells these from the others (area
+under the curve) and the error of those that have more.
 """
 
 import argparse
@@ -33,19 +33,22 @@ def main() -> None:
     dataset = PackedDataset(args.data)
     rows = np.arange(args.skip, len(dataset))
     found = property_estimates(network, [dataset[int(row)] for row in rows])
-    print(f"{'property':28} {'known':>6} {'MAE':>7} {'R2':>6} {'guess':>7}")
+    print(
+        f"{'property':28} {'known':>6} {'MAE':>7} {'R2':>6} {'guess':>7} {'within':>7}"
+    )
     for name in network.names:
         truth = dataset.properties[name][rows]
-        value = np.array([columns[name] for columns in found])
+        value = np.array([columns[name].value for columns in found])
+        doubt = np.array([columns[name].uncertainty for columns in found])
         known = np.isfinite(truth)
-        truth, value = truth[known], value[known]
+        truth, value, doubt = truth[known], value[known], doubt[known]
         error = np.abs(value - truth)
         spread = ((truth - truth.mean()) ** 2).sum()
         guess = np.abs(truth - np.median(truth)).mean()
         explained = 1 - (error**2).sum() / spread
         print(
             f"{name:28} {len(truth):6d} {error.mean():7.4f} {explained:6.3f} "
-            f"{guess:7.3f}"
+            f"{guess:7.3f} {(error <= doubt).mean():7.1%}"
         )
         zero = truth == 0
         if MANY < zero.mean() < 1:

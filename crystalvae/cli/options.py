@@ -261,8 +261,8 @@ def add_within_option(parser: argparse.ArgumentParser) -> None:
         type=windows,
         metavar="PROPERTY=LOW:HIGH,...",
         help="keep only crystals whose properties, as the model's networks estimate "
-        "them, lie there, such as band_gap=1:3 or formation_energy_per_atom=:-1; "
-        "`info` says which a model knows",
+        "them, lie there, such as band_gap=1:3, band_gap=:0.05 for metals, or "
+        "formation_energy_per_atom=:-1; `info` says which a model knows",
     )
 
 
@@ -338,12 +338,10 @@ def windows(text: str) -> dict[str, tuple[float, float]]:
     def window(words: str) -> tuple[float, float]:
         low, colon, high = (part.strip() for part in words.partition(":"))
         if not colon or not (low or high):
-            raise argparse.ArgumentTypeError(
-                f"{words!r} is no range; give LOW:HIGH, LOW: or :HIGH"
-            )
+            raise argparse.ArgumentTypeError("give LOW:HIGH, LOW: or :HIGH")
         ends = finite(low) if low else -math.inf, finite(high) if high else math.inf
         if ends[0] > ends[1]:
-            raise argparse.ArgumentTypeError(f"{words!r}: the smaller number is first")
+            raise argparse.ArgumentTypeError("the smaller number comes first")
         return ends
 
     return _named_numbers(text, "PROPERTY=LOW:HIGH", window)
@@ -369,6 +367,8 @@ def _named_numbers(text: str, form: str, convert: Callable[[str], T]) -> dict[st
             raise argparse.ArgumentTypeError(f"{name} is given twice")
         try:
             found[name] = convert(value)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{entry!r}: {error}") from error
         except ValueError as error:
             fault = f"{value!r} is no number" if equals else f"it is not {form}"
             raise argparse.ArgumentTypeError(f"{entry!r}: {fault}") from error

@@ -172,10 +172,16 @@ def _advice(
     args: argparse.Namespace, model: CrystalVAE, told: Told, report: DrawReport
 ) -> str:
     """What to tell the decoder where most draws lie outside of ``--within``."""
+    from crystalvae.screening.base import window_check
+
     known = {condition.name: condition for condition in model.config.conditions}
     more = []
     for name, window in (args.within or {}).items():
-        if name in known and name not in told and report.fallen[name] > report.kept:
+        if (
+            name in known
+            and name not in told
+            and report.fallen[window_check(name)] > report.kept
+        ):
             low = max(window[0], known[name].low)
             middle = (low + min(window[1], known[name].high)) / 2
             more.append(f"{name}={middle:.3g}")

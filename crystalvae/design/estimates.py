@@ -11,7 +11,13 @@ from crystalvae.errors import ConfigError
 from crystalvae.parallel import ordered_map
 from crystalvae.properties.score import property_estimates
 from crystalvae.refinement.score import residuals
-from crystalvae.screening.base import ENERGY, PROBABILITY, RESIDUAL, estimated
+from crystalvae.screening.base import (
+    ENERGY,
+    PROBABILITY,
+    RESIDUAL,
+    estimated,
+    uncertainty_of,
+)
 from crystalvae.screening.density import widest_gap
 from crystalvae.stability.score import stability_estimates
 
@@ -46,7 +52,8 @@ def estimate_columns(
     Args:
         model: its refiner gives ``residual``, its stability network
             ``e_above_hull_estimate`` (eV/atom) and ``stable_probability``, its property
-            network ``band_gap_estimate`` (eV) and the like.
+            network ``band_gap_estimate`` and ``band_gap_uncertainty`` (eV) and the
+            like.
         crystals: in canonical form.
         doubted: whether the crystals come from elsewhere. Then there is no estimate of
             stability and properties above a residual of :data:`TOO_FAR` or where atoms
@@ -109,9 +116,9 @@ def _columns(
                 columns[ENERGY] = round(estimate.e_above_hull, 4)
                 columns[PROBABILITY] = round(estimate.probability, 4)
     if properties is not None:
-        for columns, values, sure in zip(
-            found, property_estimates(properties, crystals), known
-        ):
-            if sure:
-                columns |= {estimated(n): round(v, 4) for n, v in values.items()}
+        judged = property_estimates(properties, crystals)
+        for columns, values, sure in zip(found, judged, known):
+            for name, estimate in values.items() if sure else ():
+                columns[estimated(name)] = round(estimate.value, 4)
+                columns[uncertainty_of(name)] = round(estimate.uncertainty, 4)
     return found

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from crystalvae.errors import ConfigError
 from crystalvae.generation.options import is_share
 from crystalvae.properties.score import property_estimates
-from crystalvae.screening.base import CheckResult, within_window
+from crystalvae.screening.base import HULL, CheckResult, add_verdict
+from crystalvae.stability.network import HIGHEST
 from crystalvae.stability.score import stability_estimates
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 LIKELY_STABLE = "likely_stable"
 """Name of the check that a stability network makes."""
-HULL = "e_above_hull"
-"""The property of which the stability network gives an estimate."""
 Window = tuple[float, float]
 """Smallest and largest value that is wanted, maybe infinite."""
 
@@ -45,8 +44,8 @@ class Wanted:
                 "within maps properties to their smallest and largest value, "
                 f"{{'band_gap': (1.0, 3.0)}}, not {self.within!r}"
             )
-        for name, window in self.within.items():
-            _require_window(name, window)
+        windows = {name: _window(name, ends) for name, ends in self.within.items()}
+        object.__setattr__(self, "within", windows)
 
     def __bool__(self) -> bool:
         return self.likely_stable is not None or bool(self.within)
@@ -59,6 +58,8 @@ class Wanted:
         """
         if self.likely_stable is not None or HULL in self.within:
             model.require_stability()
+        if HULL in self.within:
+            self._require_reachable(HULL, 0.0, HIGHEST)
         names = [name for name in self.within if name != HULL]
         if not names:
             return
@@ -70,12 +71,15 @@ class Wanted:
                 raise ConfigError(
                     f"this model cannot estimate {name!r}; it knows {', '.join(others)}"
                 )
-            low, high = self.within[name]
-            if low > known[name].high or high < known[name].low:
-                raise ConfigError(
-                    f"{name} goes from {known[name].low:g} to {known[name].high:g} in "
-                    f"this model; nothing lies within {low:g} to {high:g}"
-                )
+            self._require_reachable(name, known[name].low, known[name].high)
+
+    def _require_reachable(self, name: str, least: float, most: float) -> None:
+        low, high = self.within[name]
+        if low > most or high < least:
+            raise ConfigError(
+                f"{name} goes from {least:g} to {most:g} in this model; nothing lies "
+                f"within {low:g} to {high:g}"
+            )
 
     def judge(
         self, model: CrystalVAE, crystals: Sequence[AsymmetricUnit]
@@ -92,29 +96,28 @@ class Wanted:
             for results, estimate in zip(found, estimates):
                 if self.likely_stable is not None:
                     value = 0.0 if estimate is None else estimate.probability
-                    results[LIKELY_STABLE] = CheckResult(
-                        LIKELY_STABLE, value >= self.likely_stable, value
-                    )
+                    likely = bool(value >= self.likely_stable)
+                    results[LIKELY_STABLE] = CheckResult(LIKELY_STABLE, likely, value)
                 if HULL in self.within:
                     value = None if estimate is None else estimate.e_above_hull
-                    results[HULL] = within_window(HULL, value, self.within[HULL])
+                    add_verdict(results, HULL, value, self.within[HULL])
         names = [name for name in self.within if name != HULL]
         if names:
             columns = property_estimates(model.require_properties(), crystals)
             for results, values in zip(found, columns):
                 for name in names:
-                    window = self.within[name]
-                    results[name] = within_window(name, values.get(name), window)
+                    value = values[name].value if name in values else None
+                    add_verdict(results, name, value, self.within[name])
         return found
 
 
-def _require_window(name: str, window: Window) -> None:
+def _window(name: str, ends: Sequence[float]) -> Window:
     try:
-        low, high = window
+        low, high = ends
     except (TypeError, ValueError):
         low = high = None
     if not (isinstance(low, Real) and isinstance(high, Real) and low <= high):
         raise ConfigError(
-            f"{name} is to lie between two numbers, the smaller one first, not "
-            f"{window!r}"
+            f"{name} is to lie between two numbers, the smaller one first, not {ends!r}"
         )
+    return float(low), float(high)

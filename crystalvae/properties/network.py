@@ -11,9 +11,14 @@ from torch_geometric.data import Data
 from crystalvae.conditions import Axes, Quantity
 from crystalvae.nn.wyckoff import WyckoffTables
 from crystalvae.refinement.trunk import OrbitReader, ReaderConfig
+from crystalvae.screening.base import HULL
 
 LEAST_SCALE = 0.003
 """Smallest scale of a prediction, as a share of the axis of a property."""
+
+
+ONE_SIGMA = 1.148
+"""Scales of a Laplace distribution on either side that hold 68 % of it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class PropertyConfig(ReaderConfig):
 
     def __post_init__(self) -> None:
         names = [quantity.name for quantity in self.quantities]
+        if HULL in names:
+            raise ValueError(f"{HULL} is what stability networks judge; rename it")
         if len(set(names)) < len(names):
             raise ValueError(f"quantities names a property twice ({', '.join(names)})")
 
@@ -43,6 +50,12 @@ class PropertyEstimates:
     def median(self) -> Tensor:
         """Values that are as likely to be exceeded as not, ``(B, P)``."""
         return self.axes.values(self.location)
+
+    def uncertainty(self) -> Tensor:
+        """Half the range that holds the middle 68 % of a distribution, ``(B, P)``."""
+        reach = ONE_SIGMA * self.scale
+        high = self.axes.values(self.location + reach)
+        return (high - self.axes.values(self.location - reach)) / 2
 
     def loss(self, values: Tensor) -> Tensor:
         """Negative log-likelihood of values ``(B, P)``; 0 where they are NaN."""

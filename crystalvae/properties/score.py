@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,10 +16,20 @@ if TYPE_CHECKING:
     from crystalvae.properties.network import PropertyNetwork
 
 
+@dataclass(frozen=True)
+class PropertyEstimate:
+    """What a network expects of a property, in the unit of its training data."""
+
+    value: float
+    """The median."""
+    uncertainty: float
+    """Half the range that holds the middle 68 %."""
+
+
 @torch.no_grad()
 def property_estimates(
     network: PropertyNetwork, crystals: Sequence[AsymmetricUnit]
-) -> list[dict[str, float]]:
+) -> list[dict[str, PropertyEstimate]]:
     """What properties crystals probably have once they are relaxed.
 
     Args:
@@ -26,12 +37,14 @@ def property_estimates(
         crystals: asymmetric units in canonical form.
 
     Returns:
-        Property → median, in the unit of the data that the network learned from; one
-        dictionary a crystal, without what is no number.
+        By property, one dictionary a crystal, without what is no number.
     """
-    found: list[dict[str, float]] = [{} for _ in crystals]
+    found: list[dict[str, PropertyEstimate]] = [{} for _ in crystals]
     for rows, *_, graph in graphs_in_chunks(network, crystals):
-        for row, values in zip(rows, network(graph).median().tolist()):
-            named = zip(network.names, values)
-            found[row] = {name: v for name, v in named if math.isfinite(v)}
+        judged = network(graph)
+        both = torch.stack([judged.median(), judged.uncertainty()], -1).tolist()
+        for row, values in zip(rows, both):
+            for name, (value, uncertainty) in zip(network.names, values):
+                if math.isfinite(value) and math.isfinite(uncertainty):
+                    found[row][name] = PropertyEstimate(value, uncertainty)
     return found

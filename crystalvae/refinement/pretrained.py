@@ -87,10 +87,10 @@ def load_network(
         SafetensorError,
         RuntimeError,
     ) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise CheckpointError(
-            f"the {name} in {directory} is damaged or does not fit its config "
-            f"({reason}); copy {config_file.name} and {weights_file.name} again"
+            f"{config_file.name} and {weights_file.name} in {directory} are damaged or "
+            f"do not fit each other ({reason}); copy both again"
         ) from error
     network.card = content.get("card", {})
     return network.eval()

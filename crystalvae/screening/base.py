@@ -37,6 +37,8 @@ ENERGY = "e_above_hull_estimate"
 """Column of the energy above the hull that is expected after relaxation, eV/atom."""
 PROBABILITY = "stable_probability"
 """Column of the probability that it is at most 0.1 eV/atom."""
+HULL = "e_above_hull"
+"""The property of which stability networks give an estimate, eV/atom."""
 ESTIMATE = "_estimate"
 """End of the names of columns with what networks expect of properties."""
 THRESHOLD = 0.1
@@ -96,15 +98,31 @@ class CheckResult:
     """One sentence."""
 
 
-def within_window(
-    name: str, value: float | None, window: tuple[float, float]
-) -> CheckResult:
-    """Whether an estimate lies where it should; where there is none it does not.
+def uncertainty_of(name: str) -> str:
+    """Column of how far that may be off: half the range that holds 68 %."""
+    return f"{name}_uncertainty"
+
+
+def window_check(name: str) -> str:
+    """Name of the check whether the estimate of a property lies where it should."""
+    return f"{name}_within"
+
+
+def add_verdict(
+    results: dict[str, CheckResult],
+    name: str,
+    value: float | None,
+    window: tuple[float, float],
+) -> None:
+    """Add whether an estimate lies where it should; where there is none it does not.
 
     Args:
+        results: by name of the check.
         name: of the property.
         value: None if there is no estimate.
         window: smallest and largest value.
     """
-    passed = value is not None and window[0] <= value <= window[1]
-    return CheckResult(name, passed, value, "" if value is not None else "no estimate")
+    passed = value is not None and bool(window[0] <= value <= window[1])
+    message = "no estimate" if value is None else ""
+    check = window_check(name)
+    results[check] = CheckResult(check, passed, value, message)

@@ -18,8 +18,8 @@ from crystalvae.screening.base import (
     PROBABILITY,
     RESIDUAL,
     CheckResult,
+    add_verdict,
     estimated,
-    within_window,
 )
 from crystalvae.screening.checks import DEFAULT, parse_checks
 from crystalvae.screening.engine import CHUNK, Inspected, Inspector, inspect_all
@@ -114,8 +114,9 @@ def screen(
             the residual, where that is estimated, and novelty elsewhere.
         highest: whether the highest comes first in any case.
         estimates: what gives further columns of crystals in their order, as
-            :func:`crystalvae.design.estimates.estimate_columns`. Of copies the one
-            nearest to relaxed is kept, and without estimates the first.
+            :func:`crystalvae.design.estimates.estimate_columns`. Of copies one that
+            passed everything is kept, the one nearest to relaxed; without estimates
+            the first.
         within: property → smallest and largest value of its estimate; what lies
             elsewhere or has none falls.
         num_workers: processes; None is one a core.
@@ -153,12 +154,12 @@ def screen(
         )
         highest_first = nearest_to_relaxed in HIGHEST
         places.sort(key=_score(inspected, {}, extra, nearest_to_relaxed, highest_first))
+        for name, window in (within or {}).items():
+            for place in places:
+                value = extra[place].get(estimated(name))
+                add_verdict(inspected[place].record.results, name, value, window)
+        places.sort(key=lambda place: not inspected[place].record.passed)
         rank_by = rank_by or likeliest
-    for name, window in (within or {}).items():
-        for place in places:
-            value = extra.get(place, {}).get(estimated(name))
-            verdict = within_window(name, value, window)
-            inspected[place].record.results[name] = verdict
     nearest = _compare(inspected, places, reference, num_workers)
     rank_by = rank_by or "novelty"
     _require_score(inspected, extra, rank_by)

@@ -16,6 +16,8 @@ from crystalvae.screening.base import (
     PROBABILITY,
     RESIDUAL,
     estimated,
+    uncertainty_of,
+    window_check,
 )
 from crystalvae.screening.density import (
     ATOM_VOLUME,
@@ -96,7 +98,7 @@ def funnel_table(campaign: Campaign) -> str:
     steps = funnel(campaign)
     total = max(steps[0][1], 1)
     meanings = MEANING | {
-        name: f"its estimate is {_range(*window)}"
+        window_check(name): f"the estimate is {_range(*window)}"
         for name, window in campaign.within.items()
     }
     records = [item.record for item in campaign.inspected]
@@ -139,11 +141,12 @@ def details(campaign: Campaign, place: int, relaxation: Relaxation | None) -> st
     energy = _energy(item)
     if energy is not None:
         lines.append(f"{1000 * energy:.0f} meV/atom above the hull")
-    lines += [
-        f"{label}: {value:.3g}"
-        for column, label in estimate_labels(campaign).items()
-        if (value := campaign.extra.get(place, {}).get(column)) is not None
-    ]
+    extra = campaign.extra.get(place, {})
+    for column, label in estimate_labels(campaign).items():
+        if column in extra:
+            doubt = extra.get(uncertainty_of(column.removesuffix(ESTIMATE)))
+            more = "" if doubt is None else f" ± {doubt:.2g}"
+            lines.append(f"{label}: {extra[column]:.3g}{more}")
     if relaxation is not None:
         lines.append(
             f"relaxation moves atoms by {relaxation.rmsd:.3f} Å, "

@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 
 from crystalvae.nn.wyckoff import WyckoffTables
 from crystalvae.refinement.trunk import OrbitReader, ReaderConfig
-from crystalvae.screening.base import THRESHOLD
+from crystalvae.screening.base import HULL, THRESHOLD
 
 OFFSET = 0.05
 """eV/atom: energies e are learned as log(e + OFFSET), fine near the hull, coarse far
@@ -72,7 +72,7 @@ class StabilityNetwork(OrbitReader):
     @property
     def names(self) -> list[str]:
         """The property that it judges."""
-        return ["e_above_hull"]
+        return [HULL]
 
     def forward(self, data: Data) -> HullEnergy:
         """Judge the B crystals of :meth:`graph`."""

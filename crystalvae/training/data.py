@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 from torch import Tensor
 
 from crystalvae.batch import CrystalStore
-from crystalvae.conditions import Condition
+from crystalvae.conditions import Quantity
 from crystalvae.data.packed import PackedDataset
 from crystalvae.decoder import DecoderConfig
 from crystalvae.errors import ConfigError
@@ -109,6 +109,7 @@ def load_sources(
     limits: DecoderConfig,
     label: str | None = None,
     told: Sequence[str] = (),
+    need_told: bool = False,
 ) -> Crystals:
     """Put data sets together, leaving out what the model cannot emit.
 
@@ -118,6 +119,7 @@ def load_sources(
         limits: largest crystals of the decoder.
         label: a property that crystals must have; None asks for none.
         told: properties that crystals may have.
+        need_told: whether crystals are left out that have none of these.
 
     Raises:
         ConfigError: nothing is left, or a set has no such property.
@@ -134,6 +136,10 @@ def load_sources(
             keep &= np.nan_to_num(dataset.properties[name], nan=np.inf) <= limit
         if column is not None:
             keep &= np.isfinite(dataset.properties[column])
+        if need_told:
+            names = [source.columns.get(name, name) for name in told]
+            own = [dataset.properties[n] for n in names if n in dataset.properties]
+            keep &= np.isfinite(own).any(0) if own else False
         fits = np.diff(dataset.site_offset) <= limits.max_sites
         fits &= np.diff(dataset.comp_offset) <= limits.max_elements
         largest = np.maximum.reduceat(dataset.comp_count, dataset.comp_offset[:-1])
@@ -202,14 +208,18 @@ def _require_columns(
 
 
 def require_known(
-    crystals: Crystals, conditions: Sequence[Condition], learned: Container[str] = ()
+    crystals: Crystals,
+    conditions: Sequence[Quantity],
+    learned: Container[str] = (),
+    table: str = "model.conditions",
 ) -> None:
-    """Refuse properties to tell that nothing can be learned of, and warn of others.
+    """Refuse properties that nothing can be learned of, and warn of others.
 
     Args:
         crystals: to train on.
-        conditions: what the decoder is told.
+        conditions: what the decoder is told, or a network judges.
         learned: names of those that the model has learned before.
+        table: of the config that names them.
 
     Raises:
         ConfigError: no crystal has one of the others, or all have values out of range.
@@ -222,7 +232,7 @@ def require_known(
             if name in learned:
                 continue
             raise ConfigError(
-                f"no training crystal has the property {name!r} of [[model.conditions]]"
+                f"no training crystal has the property {name!r} of [[{table}]]"
             )
         outside = (values < condition.low) | (values > condition.high)
         share = float(outside.double().mean())

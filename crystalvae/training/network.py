@@ -115,7 +115,7 @@ class NetworkTrainer(ABC):
         output: directory for checkpoints and ``metrics.csv``.
         device: where to train; None is CUDA if there is one.
         label: property that the crystals must have; None asks for none.
-        told: properties that they may have.
+        told: properties of which they must have one.
     """
 
     network: nn.Module
@@ -144,7 +144,9 @@ class NetworkTrainer(ABC):
     def load(self, sources: list[Source]) -> Crystals:
         """The crystals of some data sets, on the device."""
         limits = DecoderConfig()
-        found = load_sources(sources, self.root, limits, self.label, self.told)
+        found = load_sources(
+            sources, self.root, limits, self.label, self.told, bool(self.told)
+        )
         return found.to(self.device)
 
     def start(self, network: nn.Module) -> None:

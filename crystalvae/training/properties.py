@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from crystalvae.errors import ConfigError
 from crystalvae.properties.network import PropertyConfig, PropertyNetwork
 from crystalvae.properties.pretrained import save_properties
 from crystalvae.training.data import require_known
 from crystalvae.training.reader import BATCH, ReaderRun, ReaderTrainer
+
+logger = logging.getLogger(__name__)
+
+FEW = 20
+"""Values by which a network can hardly be judged."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,11 @@ class PropertyRun(ReaderRun):
     network: PropertyConfig = field(default_factory=PropertyConfig)
     """The network and its properties."""
     starts = ("refiner", "stability", "properties")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.network.quantities:
+            raise ValueError("[[network.quantities]] names no property to learn")
 
 
 class PropertyTrainer(ReaderTrainer):
@@ -33,7 +45,8 @@ class PropertyTrainer(ReaderTrainer):
         device: where to train; None is CUDA if there is one.
 
     Raises:
-        ConfigError: no crystal has one of the properties.
+        ConfigError: no crystal that trains or none that validates has one of the
+            properties, or all have the same value.
     """
 
     network: PropertyNetwork
@@ -43,8 +56,34 @@ class PropertyTrainer(ReaderTrainer):
     ):
         names = [quantity.name for quantity in config.network.quantities]
         super().__init__(config, root, output, device, told=names)
-        for crystals in (self.crystals, self.val):
-            require_known(crystals, config.network.quantities)
+        require_known(
+            self.crystals, config.network.quantities, table="network.quantities"
+        )
+        self._require_judges(names)
+
+    def _require_judges(self, names: list[str]) -> None:
+        """Refuse properties that cannot be learned or judged, warn where few judge."""
+        told = self.crystals.told[torch.from_numpy(~self.held).to(self.device)]
+        judged = self.val.told[self.val_rows]
+        for column, name in enumerate(names):
+            values = told[:, column]
+            values = values[values.isfinite()]
+            if not len(values) or values.min() == values.max():
+                raise ConfigError(
+                    f"{name}: all crystals that train have the same value, or none; "
+                    "there is nothing to learn"
+                )
+            known = int(judged[:, column].isfinite().sum())
+            if not known:
+                raise ConfigError(
+                    f"no crystal that validates has a {name}; name a [data] val, or "
+                    "raise training.held_out"
+                )
+            if known < FEW:
+                logger.warning(
+                    f"{known} crystals that validate have a {name}: too few to tell "
+                    "good networks from bad ones; raise training.held_out"
+                )
 
     def build(self) -> PropertyNetwork:
         """The network, not trained."""
@@ -67,7 +106,7 @@ class PropertyTrainer(ReaderTrainer):
         for index in self.val_rows.split(BATCH):
             truth = self.val.told[index]
             found = self.judge(self.val, index, generator)
-            losses.append(found.loss(truth).sum(1))
+            losses.append(found.loss(truth)[truth.isfinite()])
             errors.append((found.median() - truth).abs())
         error = torch.cat(errors).nanmean(0).tolist()
         named = zip(self.network.names, error)

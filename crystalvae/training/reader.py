@@ -87,7 +87,7 @@ class ReaderTrainer(NetworkTrainer):
         output: directory for checkpoints and ``metrics.csv``.
         device: where to train; None is CUDA if there is one.
         label: property that the crystals must have; None asks for none.
-        told: properties that they may have.
+        told: properties of which they must have one.
 
     Raises:
         CheckpointError: a network of ``init`` has another shape.

@@ -9,15 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from crystalvae.screening.base import THRESHOLD
+from crystalvae.screening.base import HULL, THRESHOLD
 from crystalvae.stability.network import StabilityConfig, StabilityNetwork
 from crystalvae.stability.pretrained import save_stability
 from crystalvae.training.reader import BATCH, ReaderRun, ReaderTrainer
 
 logger = logging.getLogger(__name__)
-
-PROPERTY = "e_above_hull"
-"""What crystals must have, eV/atom."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class StabilityTrainer(ReaderTrainer):
     def __init__(
         self, config: StabilityRun, root: Path, output: Path, device: str | None = None
     ):
-        super().__init__(config, root, output, device, label=PROPERTY)
+        super().__init__(config, root, output, device, label=HULL)
 
     def build(self) -> StabilityNetwork:
         """The network, not trained."""

@@ -35,7 +35,7 @@ def test_windows_are_read_and_shown():
     again = ",".join(f"{k}={v}" for k, v in shown_windows(found).items())
     assert windows(again) == found
     for wrong in ("gap=1", "gap=:", "gap=3:1", "gap=a:2", "gap", "gap=1:2,gap=1:3"):
-        with pytest.raises(argparse.ArgumentTypeError):
+        with pytest.raises(argparse.ArgumentTypeError, match="gap"):
             windows(wrong)
 
 
@@ -51,7 +51,7 @@ def test_only_what_is_estimated_within_is_written(knowing_dir, tmp_path):
     assert len(found) == 16
     assert low - 1e-4 <= min(found) <= max(found) <= high + 1e-4
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["fallen"]["gap"] > 0
+    assert summary["fallen"]["gap_within"] > 0
     assert windows("gap=" + summary["within"]["gap"])["gap"] == pytest.approx(
         (low, high), rel=1e-5
     )
@@ -75,9 +75,10 @@ def test_screening_keeps_what_is_within(knowing_dir, tmp_path, capsys):
     assert 0 < len(kept) < len(rows)
     page = (out / "report.html").read_text()
     assert "estimated gap" in page
-    assert "its estimate lies within -inf to" not in page
+    assert "the estimate is at most" in page
+    assert " ± " in page
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["funnel"]["gap"] == len(kept)
+    assert summary["funnel"]["gap_within"] == len(kept)
     capsys.readouterr()
     assert main([*command, "--within", "gap=1:2", "-o", str(tmp_path / "no")]) == 1
     assert "needs an --estimate" in capsys.readouterr().err
@@ -99,6 +100,25 @@ def test_what_cannot_be_judged_is_refused_first(
     assert main(command) == 1
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_of_copies_one_that_is_within_is_kept(knowing_dir, tmp_path):
+    folder, every = tmp_path / "in", tmp_path / "all"
+    folder.mkdir()
+    for percent in (-8, 0, 8):
+        cell = REFERENCE["wurtzite"][0].copy()
+        cell.apply_strain(percent / 100)
+        cell.to(str(folder / f"wurtzite{percent}.cif"))
+    command = ["screen", str(folder), "--estimate", knowing_dir, *ALONE]
+    assert main([*command, "-o", str(every)]) == 0
+    gaps = sorted(estimates(every))
+    assert gaps[0] < gaps[1] < gaps[2]
+    for gap in (gaps[0], gaps[2]):
+        out = tmp_path / f"{gap}"
+        window = f"gap={gap - 6e-5}:{gap + 6e-5}"
+        assert main([*command, "-o", str(out), "--within", window]) == 0
+        kept = [row for row in table(out) if row["rank"]]
+        assert [float(row["gap_estimate"]) for row in kept] == [gap]
 
 
 def test_a_model_without_the_network_says_so(model_dir, tmp_path, capsys):

@@ -16,6 +16,7 @@ from crystalvae.design.sample import draw_checked, draws, raw_draws
 from crystalvae.design.settings import refinement_of
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.generation import Constraints
+from crystalvae.properties.score import PropertyEstimate
 from crystalvae.screening.base import Candidate, CheckResult
 from crystalvae.screening.bonds import check_bonds
 from crystalvae.screening.uniqueness import ReferenceIndex, duplicate_of
@@ -172,13 +173,14 @@ def test_what_lies_elsewhere_falls(tiny_model, monkeypatch):
     monkeypatch.setattr(
         "crystalvae.design.wanted.property_estimates",
         lambda network, crystals: [
-            {"gap": c.number / 100} if c.number > 30 else {} for c in crystals
+            {"gap": PropertyEstimate(c.number / 100, 0.1)} if c.number > 30 else {}
+            for c in crystals
         ],
     )
     options = {"constraints": Constraints(max_atoms=6), "num_workers": 1}
     kept, report = draw_checked(tiny_model, 12, within={"gap": (0.5, 2)}, **options)
     assert all(50 <= item.crystal.number <= 200 for item in kept)
-    assert report.fallen["gap"] > 0
+    assert report.fallen["gap_within"] > 0
     assert report.draws == 12 + sum(report.fallen.values())
     monkeypatch.setattr(
         "crystalvae.design.wanted.stability_estimates",
@@ -187,8 +189,9 @@ def test_what_lies_elsewhere_falls(tiny_model, monkeypatch):
             for c in crystals
         ],
     )
+    ends = np.array([0.0, 0.1])
     kept = tiny_model.sample(
-        8, within={"e_above_hull": (0, 0.1)}, likely_stable=0.5, **options
+        8, within={"e_above_hull": ends}, likely_stable=0.5, **options
     )
     assert all(60 < crystal.number <= 100 for crystal in kept)
 
@@ -270,6 +273,7 @@ def test_an_estimate_without_checks_is_refused(tiny_model):
         ({"within": {"gap": 3}}, "gap is to lie between two numbers"),
         ({"within": {"gap": (3, 1)}}, "the smaller one first"),
         ({"within": {"gap": (1, 3)}}, "train-properties"),
+        ({"within": {"e_above_hull": (0, 1)}}, "train-stability"),
         ({"temperature": -0.1}, "not -0.1"),
         ({"temperature": float("inf")}, "not inf"),
         ({"part_temperature": {"count": -1}}, "not -1"),

@@ -66,6 +66,17 @@ def test_the_loss_is_that_of_a_density_and_of_nothing_where_nothing_is_known():
     assert location.grad.item() == 0
 
 
+def test_the_uncertainty_holds_two_thirds():
+    axes = Axes([ENERGY])
+    found = PropertyEstimates(torch.tensor([[0.5]]), torch.tensor([[0.03]]), axes)
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(200_000, generator=generator) - 0.5
+    draws = 0.5 - 0.03 * uniform.sign() * torch.log1p(-2 * uniform.abs())
+    away = (axes.values(draws[:, None]) - found.median()).abs()
+    inside = (away <= found.uncertainty()).double().mean()
+    assert float(inside) == pytest.approx(0.6827, abs=0.005)
+
+
 @pytest.mark.parametrize("name", ["rutile", "quartz", "perovskite"])
 def test_the_graph_of_all_atoms_gives_the_same(name):
     crystal = AsymmetricUnit.from_structure(REFERENCE[name][0])
@@ -73,7 +84,8 @@ def test_the_graph_of_all_atoms_gives_the_same(name):
     first, second = property_estimates(tiny_properties(), [crystal, plain])
     assert first.keys() == {"gap", "energy"}
     for key, value in first.items():
-        assert value == pytest.approx(second[key], abs=1e-3)
+        assert value.value == pytest.approx(second[key].value, abs=1e-3)
+        assert value.uncertainty == pytest.approx(second[key].uncertainty, abs=1e-3)
 
 
 def test_estimates_stay_in_range_and_what_is_no_number_is_left_out():
@@ -82,7 +94,8 @@ def test_estimates_stay_in_range_and_what_is_no_number_is_left_out():
     with torch.no_grad():
         network.head[-1].bias[:2] = torch.tensor([9.0, math.nan])
     for values in property_estimates(network, crystals):
-        assert values == {"gap": pytest.approx(GAP.high, rel=1e-5)}
+        assert values.keys() == {"gap"}
+        assert values["gap"].value == pytest.approx(GAP.high, rel=1e-5)
 
 
 def test_it_comes_back_from_its_files(tmp_path):
@@ -101,5 +114,7 @@ def test_impossible_properties_are_refused():
         from_dict(PropertyConfig, {"quantities": [{"name": "a"}, {"name": "a"}]})
     with pytest.raises(ConfigError, match="low below high"):
         from_dict(PropertyConfig, {"quantities": [{"name": "a", "low": 2}]})
+    with pytest.raises(ConfigError, match="stability networks judge"):
+        from_dict(PropertyConfig, {"quantities": [{"name": "e_above_hull"}]})
     with pytest.raises(ValueError, match="needs"):
         PropertyNetwork(PropertyConfig())

@@ -58,10 +58,10 @@ def trainer_of(config, tmp_path):
 def test_it_learns_what_some_crystals_have(dataset, tmp_path):
     network = load_properties(trainer_of(run_config(dataset, 100), tmp_path).fit())
     salt, blende = property_estimates(network, crystals())
-    assert salt["gap"] == pytest.approx(5.0, abs=0.7)
-    assert blende["gap"] == pytest.approx(0.0, abs=0.2)
-    assert salt["energy"] == pytest.approx(-2.0, abs=0.3)
-    assert blende["energy"] == pytest.approx(-1.0, abs=0.3)
+    assert salt["gap"].value == pytest.approx(5.0, abs=0.7)
+    assert blende["gap"].value == pytest.approx(0.0, abs=0.2)
+    assert salt["energy"].value == pytest.approx(-2.0, abs=0.3)
+    assert blende["energy"].value == pytest.approx(-1.0, abs=0.3)
     last = read_rows(tmp_path / "run" / "metrics.csv")[-1]
     assert float(last["error_gap"]) < 0.7
 
@@ -69,8 +69,25 @@ def test_it_learns_what_some_crystals_have(dataset, tmp_path):
 def test_nothing_known_of_a_property_is_refused(dataset, tmp_path):
     path = tmp_path / "plain"
     write_packed(path, pack([*crystals()] * 5), [*"abcdefghij"], {"gap": np.zeros(10)})
-    with pytest.raises(ConfigError, match="'energy'"):
+    with pytest.raises(ConfigError, match="'energy' of"):
         trainer_of(run_config(path, 1), tmp_path)
+    with pytest.raises(ConfigError, match="names no property"):
+        run_config(dataset, 1, network={})
+
+
+def test_few_or_equal_values_are_said(tmp_path, caplog):
+    path, both = tmp_path / "few", [*crystals()] * 20
+    ids, gaps = [str(i) for i in range(40)], np.full(40, np.nan)
+    gaps[:30:2] = 5.0
+    write_packed(path, pack(both), ids, {"gap": gaps, "energy": np.arange(40.0)})
+    with pytest.raises(ConfigError, match="gap: all crystals that train have the same"):
+        trainer_of(run_config(path, 1), tmp_path)
+    gaps[1] = 1.0
+    named = {"gap": gaps, "energy": np.where(np.isnan(gaps), np.nan, np.arange(40.0))}
+    write_packed(path, pack(both), ids, named)
+    trainer = trainer_of(run_config(path, 1), tmp_path)
+    assert len(trainer.crystals.store) == 16
+    assert "too few to tell" in caplog.text
     with pytest.raises(ConfigError, match="start is one of"):
         run_config(dataset, 1, start="noise", init="mp_20")
 
