@@ -30,7 +30,7 @@ from crystalvae.design.settings import sampling_defaults
 from crystalvae.errors import ConfigError, CrystalVAEError
 from crystalvae.generation import Constraints
 from crystalvae.parallel import ordered_map
-from crystalvae.screening.base import Candidate, CheckResult
+from crystalvae.screening.base import Candidate, CheckResult, window_check
 from crystalvae.screening.checks import (
     DEFAULT,
     first_failure,
@@ -76,6 +76,14 @@ class DrawReport:
     """Crystals returned."""
     fallen: Counter = field(default_factory=Counter)
     """Reason → draws that fell for it first: ``incomplete`` or the name of a check."""
+    estimates: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Property of a window → smallest and largest estimate that was met."""
+
+    def meet(self, name: str, result: CheckResult | None) -> None:
+        """Note the estimate of a property, where there is one."""
+        if result is not None and result.value is not None:
+            low, high = self.estimates.get(name, (math.inf, -math.inf))
+            self.estimates[name] = min(low, result.value), max(high, result.value)
 
 
 def draws(model: CrystalVAE, **options) -> Iterator[AsymmetricUnit | None]:
@@ -197,6 +205,8 @@ def draw_checked(
                 continue
             if seen is not None and first_failure(results) is None:
                 results[UNIQUE] = CheckResult(UNIQUE, seen.add(crystal))
+            for name in options.get("within") or ():
+                report.meet(name, results.get(window_check(name)))
             failed = first_failure(results)
             if failed is not None:
                 report.fallen[failed] += 1
@@ -210,6 +220,8 @@ def draw_checked(
             f"only {len(kept)} of {num} crystals passed the checks in {report.draws} "
             f"draws ({reasons} fell); loosen the constraints"
         )
+        for name, (low, high) in report.estimates.items():
+            message += f"; estimates of {name} were {low:.3g} to {high:.3g}"
         if not kept:
             raise CrystalVAEError(message)
         logger.warning(message)

@@ -189,6 +189,10 @@ def test_what_lies_elsewhere_falls(tiny_model, monkeypatch):
             for c in crystals
         ],
     )
+    with pytest.raises(
+        CrystalVAEError, match=r"estimates of gap were 0\.\d+ to [12]\."
+    ):
+        draw_checked(tiny_model, 2, max_draws=200, within={"gap": (2.4, 3)}, **options)
     ends = np.array([0.0, 0.1])
     kept = tiny_model.sample(
         8, within={"e_above_hull": ends}, likely_stable=0.5, **options
@@ -273,7 +277,7 @@ def test_an_estimate_without_checks_is_refused(tiny_model):
         ({"within": {"gap": 3}}, "gap is to lie between two numbers"),
         ({"within": {"gap": (3, 1)}}, "the smaller one first"),
         ({"within": {"gap": (1, 3)}}, "train-properties"),
-        ({"within": {"e_above_hull": (0, 1)}}, "train-stability"),
+        ({"within": {"e_above_hull": (-5, -1)}}, "e_above_hull goes from 0 to 3"),
         ({"temperature": -0.1}, "not -0.1"),
         ({"temperature": float("inf")}, "not inf"),
         ({"part_temperature": {"count": -1}}, "not -1"),
