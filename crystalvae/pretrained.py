@@ -41,8 +41,13 @@ N = TypeVar("N")
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-NETWORKS = (REFINER, STABILITY, PROPERTIES)
-"""What may go beside a model: names of its attributes, and stems of the files."""
+NETWORKS = {
+    REFINER: (load_refiner, save_refiner),
+    STABILITY: (load_stability, save_stability),
+    PROPERTIES: (load_properties, save_properties),
+}
+"""What may go beside a model: names of its attributes, which are the stems of the files
+and of the verbs that train them → how to load and to save it."""
 
 
 def shipped_models() -> dict[str, Path]:
@@ -110,12 +115,9 @@ def save_model(model: CrystalVAE, directory: Path, keep: bool = False) -> None:
 
 def save_networks(model: CrystalVAE, directory: Path) -> None:
     """Write the networks beside a model, those that it has."""
-    if model.refiner is not None:
-        save_refiner(model.refiner, directory)
-    if model.stability is not None:
-        save_stability(model.stability, directory)
-    if model.properties is not None:
-        save_properties(model.properties, directory)
+    for name, (_, save) in NETWORKS.items():
+        if getattr(model, name) is not None:
+            save(getattr(model, name), directory)
 
 
 def require_network(network: N | None, name: str, verb: str) -> N:
@@ -182,9 +184,8 @@ def load_model(
             f"config ({reason}); copy the model again"
         ) from error
     model.card = content.get("card", {})
-    model.refiner = load_refiner(directory)
-    model.stability = load_stability(directory)
-    model.properties = load_properties(directory)
+    for name, (load, _) in NETWORKS.items():
+        setattr(model, name, load(directory))
     return model.to(resolve_device(device)).eval()
 
 

@@ -19,17 +19,10 @@ from crystalvae.config import from_dict
 from crystalvae.data.packed import PackedDataset
 from crystalvae.generation import Refinement
 from crystalvae.model import CrystalVAE
-from crystalvae.properties.pretrained import load_properties, save_properties
-from crystalvae.refinement.pretrained import load_refiner, save_refiner
-from crystalvae.stability.pretrained import load_stability, save_stability
+from crystalvae.pretrained import NETWORKS
 from crystalvae.training.fit_prior import fit_prior
 
 TOLD = ("likely_stable_sampling", "prediction_conditions", "design_conditions")
-BESIDE = {
-    "refiner": ("train-refiner", load_refiner, save_refiner),
-    "stability": ("train-stability", load_stability, save_stability),
-    "properties": ("train-properties", load_properties, save_properties),
-}
 WEIGHTS = Path(__file__).resolve().parents[1] / "crystalvae" / "weights"
 
 
@@ -57,8 +50,10 @@ def main() -> None:
     parser.add_argument(
         "--flow", type=Path, help="fit a flow prior to this prepared training set"
     )
-    for name, (verb, *_) in BESIDE.items():
-        parser.add_argument(f"--{name}", type=Path, help=f"run of crystalvae {verb}")
+    for name in NETWORKS:
+        parser.add_argument(
+            f"--{name}", type=Path, help=f"run of crystalvae train-{name}"
+        )
     parser.add_argument(
         "--refinement",
         type=json.loads,
@@ -93,8 +88,8 @@ def main() -> None:
         model = CrystalVAE.from_pretrained(args.run / "best", device="cpu")
         last = torch.load(args.run / "last.pt", map_location="cpu", weights_only=True)
         if last["progress"]["step"] == model.card["step"]:
-            beside = {name: getattr(model, name) for name in BESIDE}
-            for name in BESIDE:
+            beside = {name: getattr(model, name) for name in NETWORKS}
+            for name in NETWORKS:
                 setattr(model, name, None)
             model.load_state_dict(last["model"])
             for name, network in beside.items():
@@ -106,13 +101,13 @@ def main() -> None:
                 model, store, steps=1500, beta_low=0.3, num_betas=3, progress=True
             )
         model.save_pretrained(target)
-    for name, (verb, load, save) in BESIDE.items():
+    for name, (load, save) in NETWORKS.items():
         run = getattr(args, name)
         if run is None:
             continue
         network = load(run / "best")
         if network is None:
-            parser.error(f"{run / 'best'} holds nothing that {verb} made")
+            parser.error(f"{run / 'best'} holds nothing that train-{name} made")
         network.card["commit"] = commit()
         save(network, target)
     file = target / "config.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from crystalvae.cli.options import add_machine_options, add_run_options
+from crystalvae.cli.runs import train_beside
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -19,11 +20,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
-    from crystalvae.config import read_toml
     from crystalvae.training.stability import StabilityRun, StabilityTrainer
 
-    config = read_toml(StabilityRun, args.config, args.set)
-    trainer = StabilityTrainer(config, args.config.parent, args.output, args.device)
-    best = trainer.fit(progress=args.progress, resume=args.resume)
-    print(f"best network in {best}; copy its files into the directory of a model")
-    return 0
+    return train_beside(args, StabilityRun, StabilityTrainer, "network")

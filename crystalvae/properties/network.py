@@ -29,11 +29,16 @@ class PropertyConfig(ReaderConfig):
     """The properties."""
 
     def __post_init__(self) -> None:
-        names = [quantity.name for quantity in self.quantities]
+        names = self.names
         if HULL in names:
             raise ValueError(f"{HULL} is what stability networks judge; rename it")
         if len(set(names)) < len(names):
             raise ValueError(f"quantities names a property twice ({', '.join(names)})")
+
+    @property
+    def names(self) -> list[str]:
+        """Of the P properties."""
+        return [quantity.name for quantity in self.quantities]
 
 
 @dataclass
@@ -84,7 +89,7 @@ class PropertyNetwork(OrbitReader):
     @property
     def names(self) -> list[str]:
         """Of the P properties."""
-        return [quantity.name for quantity in self.config.quantities]
+        return self.config.names
 
     def forward(self, data: Data) -> PropertyEstimates:
         """Judge the B crystals of :meth:`graph`."""

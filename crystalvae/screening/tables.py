@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -69,10 +69,9 @@ def is_estimate(column: str | None) -> bool:
     return column is not None and (column in ESTIMATES or column.endswith(ESTIMATE))
 
 
-def estimate_labels(campaign: Campaign) -> dict[str, str]:
-    """Columns with estimates of crystals that survived → what the report calls them."""
-    places = campaign.survivors
-    found = dict.fromkeys(n for p in places for n in campaign.extra.get(p, {}))
+def estimate_labels(columns: Iterable[str]) -> dict[str, str]:
+    """Those of some columns that hold estimates → what the report calls them."""
+    found = dict.fromkeys(columns)
     labels = {name: label for name, label in ESTIMATES.items() if name in found}
     for name in found:
         if name not in labels and is_estimate(name):
@@ -142,11 +141,10 @@ def details(campaign: Campaign, place: int, relaxation: Relaxation | None) -> st
     if energy is not None:
         lines.append(f"{1000 * energy:.0f} meV/atom above the hull")
     extra = campaign.extra.get(place, {})
-    for column, label in estimate_labels(campaign).items():
-        if column in extra:
-            doubt = extra.get(uncertainty_of(column.removesuffix(ESTIMATE)))
-            more = "" if doubt is None else f" ± {doubt:.2g}"
-            lines.append(f"{label}: {extra[column]:.3g}{more}")
+    for column, label in estimate_labels(extra).items():
+        doubt = extra.get(uncertainty_of(column.removesuffix(ESTIMATE)))
+        more = "" if doubt is None else f" ± {doubt:.2g}"
+        lines.append(f"{label}: {extra[column]:.3g}{more}")
     if relaxation is not None:
         lines.append(
             f"relaxation moves atoms by {relaxation.rmsd:.3f} Å, "
@@ -185,7 +183,9 @@ def ranking_table(campaign: Campaign, files: Sequence[str], top: int) -> str:
     energies = [_energy(campaign.inspected[place]) for place in campaign.survivors]
     if campaign.nearest:
         heads += [("nearest known", "t"), ("distance, Å", "n")]
-    estimates = estimate_labels(campaign)
+    estimates = estimate_labels(
+        name for p in campaign.survivors for name in campaign.extra.get(p, {})
+    )
     heads += [(label, "n") for label in estimates.values()]
     relaxed = any(energy is not None for energy in energies)
     if relaxed:

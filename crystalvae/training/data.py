@@ -136,10 +136,13 @@ def load_sources(
             keep &= np.nan_to_num(dataset.properties[name], nan=np.inf) <= limit
         if column is not None:
             keep &= np.isfinite(dataset.properties[column])
+        unknown = np.full(len(dataset), np.nan)
+        columns = [
+            dataset.properties.get(source.columns.get(name, name), unknown)
+            for name in told
+        ]
         if need_told:
-            names = [source.columns.get(name, name) for name in told]
-            own = [dataset.properties[n] for n in names if n in dataset.properties]
-            keep &= np.isfinite(own).any(0) if own else False
+            keep &= np.isfinite(columns).any(0)
         fits = np.diff(dataset.site_offset) <= limits.max_sites
         fits &= np.diff(dataset.comp_offset) <= limits.max_elements
         largest = np.maximum.reduceat(dataset.comp_count, dataset.comp_offset[:-1])
@@ -158,13 +161,8 @@ def load_sources(
         if column is not None:
             labels.append(torch.tensor(dataset.properties[column][rows]).float())
         _require_columns(source, dataset, [*told, *([label] if label else [])])
-        unknown = np.full(len(dataset), np.nan)
-        columns = [
-            dataset.properties.get(source.columns.get(name, name), unknown)[rows]
-            for name in told
-        ]
         if told:
-            known.append(torch.from_numpy(np.stack(columns, 1)).float())
+            known.append(torch.from_numpy(np.stack(columns, 1)[rows]).float())
         own = (source.beta_max, source.label_beta_max, source.geometry_beta_max)
         own = [inf if cap is None else cap for cap in own]
         stores.append(store)

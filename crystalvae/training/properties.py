@@ -54,7 +54,7 @@ class PropertyTrainer(ReaderTrainer):
     def __init__(
         self, config: PropertyRun, root: Path, output: Path, device: str | None = None
     ):
-        names = [quantity.name for quantity in config.network.quantities]
+        names = config.network.names
         super().__init__(config, root, output, device, told=names)
         require_known(
             self.crystals, config.network.quantities, table="network.quantities"
