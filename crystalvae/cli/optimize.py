@@ -6,7 +6,7 @@ import argparse
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalvae.cli.constraints import (
     add_constraint_options,
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from crystalvae.data.packed import PackedDataset
+    from crystalvae.design.judges import Judge
     from crystalvae.design.optimize import Goal
-    from crystalvae.design.properties import PropertyModel
     from crystalvae.model import CrystalVAE
 
 
 logger = logging.getLogger(__name__)
+
+JUDGES = ("network", "latents")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -84,13 +86,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="standard errors of a prediction that count against a crystal "
         "(%(default)s)",
     )
+    parser.add_argument(
+        "--judge",
+        choices=JUDGES,
+        help="what predicts the property: the model's property network, which knows "
+        "the properties that `info` names, or a regression from latent vectors, which "
+        "learns it from the data set (the network where it knows a property of this "
+        "name)",
+    )
     add_search_options(parser)
     add_constraint_options(parser)
     add_machine_options(parser, "device", "workers", "progress")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Learn the property, search, plot and write."""
+    """Choose what judges, search, plot and write."""
     import time
 
     from tqdm import tqdm
@@ -103,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         best_known,
         optimize,
         plot_search,
+        told_target,
     )
     from crystalvae.design.output import open_directory, require_empty, write_crystals
     from crystalvae.design.properties import property_values
@@ -124,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
     model.beta_tensor(args.beta, 1)
     constraints.check(model.config.decoder)
     require_wanted(args, model)
+    args.condition = told_target(model, goal, args.property, args.condition, args.beta)
     settings = search_settings(args, model)
     refused: dict[str, str] = {}
     if args.start is None:
@@ -138,12 +150,12 @@ def run(args: argparse.Namespace) -> int:
             f"({args.property} from {low:.4g} to {high:.4g}); is it in the same unit?"
         )
     began = time.perf_counter()
-    regression, learned, chosen = _learn(args, model, dataset, values, goal)
+    judge, judged = _judge(args, model, dataset, values, goal)
     disable = None if args.progress else True
     with tqdm(total=args.rounds, unit="round", desc="search", disable=disable) as bar:
         found, history = optimize(
             model,
-            regression,
+            judge,
             goal,
             starts,
             Listed(ReferenceIndex(dataset)),
@@ -191,8 +203,7 @@ def run(args: argparse.Namespace) -> int:
         "property": args.property,
         "goal": goal.direction if args.target is None else {"target": args.target},
         "caution": args.caution,
-        "regression": learned,
-        "choice_among_held_out": chosen,
+        **judged,
         "asked": asked_constraints(args),
         "n": args.n,
         "draws": args.draws,
@@ -214,9 +225,9 @@ def run(args: argparse.Namespace) -> int:
         "found": len(found),
         "written": len(best),
         "seconds": round(time.perf_counter() - began, 2),
-        "note": "the property is a regression's, from the latent vector, and nothing "
-        "was computed from first principles; none is in the data set; of stability "
-        "there is at most an estimate",
+        "note": f"the property is what the judge ({judged['judge']}) predicts, and "
+        "nothing was computed from first principles; none is in the data set; of "
+        "stability there is at most an estimate",
     }
     plot_search(args.property, values, goal, history, directory / "search.png")
     write_crystals(directory, crystals, files, rows, summary)
@@ -228,37 +239,65 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _learn(
+def _judge(
     args: argparse.Namespace,
     model: CrystalVAE,
     dataset: PackedDataset,
     values: np.ndarray,
     goal: Goal,
-) -> tuple[PropertyModel, dict[str, float], dict[str, float]]:
-    """The regression, how good it is and what its choice is worth, which is printed."""
+) -> tuple[Judge, dict[str, Any]]:
+    """What predicts the property, and for the summary how good it is, as printed.
+
+    Raises:
+        ConfigError: a network is asked for that the model does not have.
+    """
+    from crystalvae.design.judges import accuracy, knows, try_network
+    from crystalvae.design.optimize import chosen_among_known
+    from crystalvae.errors import ConfigError
+
+    name = args.property
+    known = knows(model, name)
+    if args.judge == "network" and not known:
+        raise ConfigError(
+            f"this model has no network that knows {name}; leave out --judge, or train "
+            "one (crystalvae train-properties)"
+        )
+    if known and args.judge != "latents":
+        kind = "property network"
+        judge = try_network(model, name, dataset, values, seed=args.seed)
+        which = "of the data set as the network estimates them, which may know them"
+    else:
+        kind = "regression from latent vectors"
+        judge = _learned(args, model, dataset, values)
+        which = "held out"
+    found = {key: round(value, 4) for key, value in accuracy(judge).items()}
+    chosen = {key: round(v, 4) for key, v in chosen_among_known(judge, goal).items()}
+    print(
+        f"{name} of {found['tried']} crystals {which}: mean absolute error "
+        f"{found['error']:g} (always the mean: {found['baseline']:g}), "
+        f"R2 {found['r2']:g}"
+    )
+    what = "distance from the target" if args.target is not None else name
+    print(
+        f"the {chosen['chosen']} of these that the search would choose: mean {what} "
+        f"predicted {chosen['predicted']:g}, true {chosen['true']:g} (of all "
+        f"{chosen['all']:g})"
+    )
+    return judge, {"judge": kind, "accuracy": found, "choice_among_these": chosen}
+
+
+def _learned(
+    args: argparse.Namespace,
+    model: CrystalVAE,
+    dataset: PackedDataset,
+    values: np.ndarray,
+) -> Judge:
     from tqdm import tqdm
 
-    from crystalvae.design.optimize import chosen_among_known
     from crystalvae.design.properties import fit_property, num_epochs
 
     disable = None if args.progress else True
     with tqdm(
         total=num_epochs(values), unit="pass", desc="learn", disable=disable
     ) as bar:
-        regression = fit_property(
-            model, dataset, values, seed=args.seed, advance=bar.update
-        )
-    learned = {name: round(v, 4) for name, v in regression.metrics().items()}
-    chosen = {k: round(v, 4) for k, v in chosen_among_known(regression, goal).items()}
-    print(
-        f"{args.property} of {learned['held_out']} crystals held out: mean absolute "
-        f"error {learned['error']:g} (always the mean: {learned['baseline']:g}), "
-        f"R2 {learned['r2']:g}"
-    )
-    what = "distance from the target" if args.target is not None else args.property
-    print(
-        f"the {chosen['chosen']} of these that the search would choose: mean {what} "
-        f"predicted {chosen['predicted']:g}, true {chosen['true']:g} (of all "
-        f"{chosen['all']:g})"
-    )
-    return regression, learned, chosen
+        return fit_property(model, dataset, values, seed=args.seed, advance=bar.update)

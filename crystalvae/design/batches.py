@@ -31,7 +31,7 @@ Checked = tuple["AsymmetricUnit | None", dict[str, CheckResult]]
 """A crystal, None for one that could not be completed, and its checks."""
 Latents = Callable[[int, int, torch.Generator], torch.Tensor]
 
-BATCH = {"cpu": 512, "cuda": 4096}
+BATCH = {"cpu": 1024, "cuda": 4096}
 """Most latent vectors that are decoded together."""
 FEW = 64
 """Draws that are one batch."""

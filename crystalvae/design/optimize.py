@@ -23,9 +23,10 @@ from crystalvae.screening.uniqueness import (
 )
 
 if TYPE_CHECKING:
+    from crystalvae.conditions import Told
     from crystalvae.crystal import AsymmetricUnit
     from crystalvae.data.packed import PackedDataset
-    from crystalvae.design.properties import PropertyModel
+    from crystalvae.design.judges import Judge
     from crystalvae.generation import Constraints
     from crystalvae.model import CrystalVAE
 
@@ -102,12 +103,12 @@ class Round:
     repeated: int
     """Of these, drawn before, distorted or not."""
     values: np.ndarray
-    """Predictions of those that are neither."""
+    """Predictions of those that are neither, where the judge says something."""
 
 
 def optimize(
     model: CrystalVAE,
-    regression: PropertyModel,
+    judge: Judge,
     goal: Goal,
     starts: Sequence[AsymmetricUnit],
     listed: Listed,
@@ -128,13 +129,13 @@ def optimize(
     """Search for unlisted crystals with a property.
 
     Each round draws around the best crystals so far, at a β that keeps most of them,
-    decodes, drops what fails the checks, what is known and what repeats, encodes the
-    rest again and predicts its property from its own latent vector: what the regression
-    judges is always a crystal, never a point between crystals.
+    decodes, drops what fails the checks, what is known and what repeats, and predicts
+    the property of the rest: what is judged is always a crystal, never a point between
+    crystals.
 
     Args:
         model: the model.
-        regression: the property from a latent vector.
+        judge: predicts the property; what it says nothing of falls.
         goal: what is wanted.
         starts: where the first round searches, all of them.
         listed: crystals that are not to be found again.
@@ -163,11 +164,11 @@ def optimize(
     if not starts:
         raise ConfigError("there is no crystal to start from")
     beta = default_beta(model) if beta is None else beta
-    costs = goal.cost(*regression.predict(model, starts)).tolist()
+    costs = goal.cost(*judge.predict(model, starts)).tolist()
     population = [
         (cost, crystal)
         for cost, crystal in zip(costs, starts)
-        if constraints is None or constraints.allow(crystal)
+        if math.isfinite(cost) and (constraints is None or constraints.allow(crystal))
     ]
     pool: list[Found] = []
     history: list[Round] = []
@@ -202,15 +203,16 @@ def optimize(
         is_old = {len(older) + i: verdict for i, verdict in zip(fresh, verdicts)}
         old = sum(first < len(starts) or is_old.get(first, False) for first in labels)
         new = [i for i, verdict in zip(fresh, verdicts) if not verdict]
-        mean, doubt = np.empty(0), np.empty(0)
-        if new:
-            mean, doubt = regression.predict(model, [crystals[i] for i in new])
+        mean, doubt = judge.predict(model, [crystals[i] for i in new])
+        judged = np.isfinite(mean)
+        new = [i for i, told in zip(new, judged) if told]
+        mean, doubt = mean[judged], doubt[judged]
         for i, value, unsure in zip(new, mean.tolist(), doubt.tolist()):
             parent = around[kept[i].index % len(around)]
             pool.append(Found(crystals[i], value, unsure, number, parent))
             population.append((float(goal.cost(value, unsure)), crystals[i]))
         around = _best(population, parents) or around
-        repeated = len(kept) - old - len(new)
+        repeated = len(kept) - old - len(judged)
         history.append(Round(report.draws, len(kept), old, repeated, mean))
         if advance is not None:
             advance()
@@ -239,12 +241,12 @@ def _one_of_each_formula(
 
 
 def chosen_among_known(
-    regression: PropertyModel, goal: Goal, share: float = 0.02
+    judge: Judge, goal: Goal, share: float = 0.02
 ) -> dict[str, float]:
-    """What the search's choice is worth, tried on the crystals held out.
+    """What the search's choice is worth, on the crystals that the judge was tried on.
 
     Args:
-        regression: with crystals held out.
+        judge: with such crystals.
         goal: what is wanted.
         share: of these crystals that is chosen, by the search's own cost.
 
@@ -253,7 +255,7 @@ def chosen_among_known(
         ``true`` of the chosen, ``all`` of all; where the goal is a target, of the
         values' distances from it instead.
     """
-    mean, doubt = regression.predicted
+    mean, doubt = judge.predicted
     num = max(10, round(share * len(mean)))
     rows = np.argsort(goal.cost(mean, doubt), kind="stable")[:num]
 
@@ -265,9 +267,35 @@ def chosen_among_known(
     return {
         "chosen": len(rows),
         "predicted": shown(mean[rows]),
-        "true": shown(regression.truth[rows]),
-        "all": shown(regression.truth),
+        "true": shown(judge.truth[rows]),
+        "all": shown(judge.truth),
     }
+
+
+def told_target(
+    model: CrystalVAE,
+    goal: Goal,
+    name: str,
+    asked: Told | None = None,
+    beta: float | None = None,
+) -> Told | None:
+    """What the decoder is told in a search: a target, where it knows the property.
+
+    Args:
+        model: the model.
+        goal: what is wanted.
+        name: of the property.
+        asked: what is told anyway, maybe None for this property, which is then not
+            told.
+        beta: the knob; None is that of :mod:`crystalvae.design.neighbors`.
+    """
+    beta = default_beta(model) if beta is None else beta
+    for condition in model.config.conditions:
+        if condition.name == name and goal.direction == "target":
+            heard = beta >= model.config.told_beta
+            if heard and condition.low <= goal.target <= condition.high:
+                return {name: goal.target, **({} if asked is None else asked)}
+    return asked
 
 
 def best_known(

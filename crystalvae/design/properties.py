@@ -165,28 +165,9 @@ class PropertyModel:
         self, model: CrystalVAE, crystals: Sequence[AsymmetricUnit]
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same of crystals."""
+        if not crystals:
+            return np.empty(0), np.empty(0)
         return self(model.encode(crystals).mu)
-
-    def metrics(self) -> dict[str, float]:
-        """How good it is on the crystals held out.
-
-        Returns:
-            Mean absolute ``error``, ``baseline`` (the error of always saying the mean),
-            ``r2``, ``within_one`` and ``within_two`` (shares of the crystals whose
-            error is at most so many standard errors), ``held_out``, ``trained_on``.
-        """
-        mean, doubt = self.predicted
-        error, away = np.abs(mean - self.truth), self.truth - self.truth.mean()
-        total = np.square(away).sum()
-        return {
-            "error": float(error.mean()),
-            "baseline": float(np.abs(away).mean()),
-            "r2": float(1 - np.square(error).sum() / total) if total else 0.0,
-            "within_one": float((error <= doubt).mean()),
-            "within_two": float((error <= 2 * doubt).mean()),
-            "held_out": len(error),
-            "trained_on": self.trained_on,
-        }
 
 
 def fit_property(

@@ -125,14 +125,13 @@ def generate(
         if not len(failed):
             break
         turn = attempt // options.restart_copies
-        collides = found.collides[failed]
-        drawn = collides | found.complete[failed]
+        drawn = found.collides[failed] | found.complete[failed]
         held = Held(
             element=found.element[failed],
             count=found.count[failed],
             number=found.number[failed],
-            composition_held=drawn & (turn < 2) | asked,
-            group_held=drawn & (turn < torch.where(collides, 1, 2)),
+            composition_held=drawn & (turn == 0) | asked,
+            group_held=drawn & (turn == 0),
         )
         drafts = decode(failed, warmer, attempt + 1 < tries, held)
         better = (badness(drafts) < bad[failed]) | bad[failed].isinf()

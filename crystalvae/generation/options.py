@@ -60,11 +60,11 @@ class SamplingOptions:
     are less diverse."""
     attempts: int = 6
     """Redraws of a site that collides, before it is given up."""
-    restarts: int = 3
+    restarts: int = 2
     """Rounds in which crystals with atoms too close, or which the refiner doubts, are
-    decoded anew from their z. The first round keeps composition and group, the second
-    the composition: drawing these anew at once would favour small crystals, which
-    collide least."""
+    decoded anew from their z. The first round keeps composition and group: drawing
+    these anew at once would favour small crystals, which collide least. What that does
+    not mend, three further drafts of the same seldom do."""
     restart_temperature: float = 0.0
     """Least temperature of those rounds; above 0, greedy decoding has them as well."""
     restart_copies: int = 3
@@ -154,9 +154,13 @@ class Refinement:
     (:func:`crystalvae.screening.bonds.bond_limits`) that atoms of a refined draw must
     keep; what is closer descends again, and is drawn again, as what is above the limit.
     0 asks for nothing."""
+    close_repeats: int = 1
+    """Further descents, of ``repeats``, of what came below the limit with too short
+    bonds, or has atoms on top of each other: each mends one in fourteen of the former
+    and fewer of the latter, a new draft two in five."""
 
     def __post_init__(self) -> None:
-        for name in ("passes", "repeats"):
+        for name in ("passes", "repeats", "close_repeats"):
             if not 0 <= getattr(self, name) <= MOST:
                 raise ConfigError(f"{name} goes from 0 to {MOST}")
         if not 1 <= self.levels <= MOST_LEVELS:
@@ -174,6 +178,12 @@ class Refinement:
         limit = math.inf if self.limit is None else self.limit
         doubted = (residual > limit) | residual.isinf()
         return doubted | (residual >= TOO_SHORT) if self.bonds else doubted
+
+    def stuck(self, residual: Tensor) -> Tensor:
+        """Which residuals have only atoms against them that are too close."""
+        limit = math.inf if self.limit is None else self.limit
+        arrived = (residual >= TOO_SHORT) & (residual - TOO_SHORT <= limit)
+        return arrived | residual.isinf()
 
 
 @dataclass(frozen=True)

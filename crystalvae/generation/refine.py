@@ -48,7 +48,7 @@ def refine(
     lowest = torch.full_like(found.residual, torch.inf)
     levels = [(how.noise, how.strain)]
     levels += [(how.repeat_noise, how.repeat_strain)] * how.repeats
-    for noise, strain in levels:
+    for turn, (noise, strain) in enumerate(levels):
         for rows in _chunks(pending, found.num_sites[pending]):
             found.residual[rows] = _descend(
                 refiner, found, rows, how, noise, strain, limits, bonds
@@ -59,7 +59,11 @@ def refine(
             found.frac_coords[better],
         )
         lowest[better] = found.residual[better]
-        pending = pending[how.doubts(found.residual[pending])]
+        residual = found.residual[pending]
+        again = how.doubts(residual)
+        if turn >= how.close_repeats:
+            again &= ~how.stuck(residual)
+        pending = pending[again]
     found.lattice[usable], found.frac_coords[usable] = best[0][usable], best[1][usable]
     found.residual[usable] = lowest[usable]
     found.collides[usable] &= lowest[usable].isinf()

@@ -12,6 +12,7 @@ from crystalvae.generation import (
     generate,
 )
 from crystalvae.generation import refine as refine_module
+from crystalvae.generation.options import TOO_SHORT
 from crystalvae.generation.refine import refine
 from crystalvae.screening.base import Candidate
 from crystalvae.screening.distance import check_distance, check_radii
@@ -119,7 +120,8 @@ def test_a_model_without_a_refiner_says_so(tiny_model):
 
 
 def test_impossible_settings_are_refused():
-    for wrong in ("passes", "repeats", "noise", "strain", "limit", "repeat_noise"):
+    names = ("passes", "repeats", "noise", "strain", "limit", "repeat_noise")
+    for wrong in (*names, "close_repeats"):
         with pytest.raises(ConfigError, match=wrong):
             Refinement(**{wrong: -1})
     for wrong, value in (("passes", 10**19), ("noise", 1e-50), ("strain", 1e300)):
@@ -148,7 +150,13 @@ def test_atoms_on_top_of_each_other_come_apart(model):
     stuck = before.complete & before.collides
     healed = []
     for repeats in (0, 6):
-        again = Refinement(passes=4, noise=0.3, repeats=repeats, repeat_noise=0.5)
+        again = Refinement(
+            passes=4,
+            noise=0.3,
+            repeats=repeats,
+            repeat_noise=0.5,
+            close_repeats=repeats,
+        )
         after = draw(model, again, ONCE)
         healed.append(stuck & ~after.collides)
     assert int(healed[1].sum()) > int(healed[0].sum())
@@ -177,13 +185,38 @@ def test_who_mends_drafts_does_not_abandon_them(model, monkeypatch):
 
 def test_what_is_good_enough_descends_once(model):
     apart(model)
-    one = Refinement(passes=2, noise=0.2, limit=3.0)
+    one = Refinement(passes=2, noise=0.2, limit=3.0, close_repeats=4)
     few, many = (draw(model, dataclasses.replace(one, repeats=n), ONCE) for n in (0, 4))
     good = ~one.doubts(few.residual) & few.complete
     assert int(good.sum()) > 5
     for name in ("lattice", "frac_coords", "residual"):
         assert torch.equal(getattr(few, name)[good], getattr(many, name)[good])
     assert int(one.doubts(many.residual).sum()) < int(one.doubts(few.residual).sum())
+
+
+def test_what_is_stuck_is_given_up():
+    how = Refinement(limit=1.0, bonds=0.9)
+    inf = float("inf")
+    residual = torch.tensor([0.5, 1.5, TOO_SHORT + 0.5, TOO_SHORT + 1.5, inf])
+    assert how.doubts(residual).tolist() == [False, True, True, True, True]
+    assert how.stuck(residual).tolist() == [False, False, True, False, True]
+
+
+def test_who_is_stuck_descends_no_further(model, monkeypatch):
+    """Atoms that stay on top of each other descend close_repeats times more."""
+    descents = []
+
+    def spy(refiner, found, rows, *_):
+        descents.append(len(rows))
+        return torch.full((len(rows),), torch.inf)
+
+    monkeypatch.setattr(refine_module, "_descend", spy)
+    for most, expected in ((0, 1), (2, 3), (9, 5)):
+        found = draw(model, None, ONCE)
+        descents.clear()
+        how = Refinement(passes=1, repeats=4, close_repeats=most)
+        refine(model.refiner, found, how, 0.7)
+        assert sum(descents) == expected * int(found.complete.sum())
 
 
 def test_no_descent_makes_a_crystal_worse(model):
