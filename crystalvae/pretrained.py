@@ -105,8 +105,9 @@ def save_model(model: CrystalVAE, directory: Path, keep: bool = False) -> None:
         replacing(directory / CONFIG_FILE) as new_config,
         replacing(directory / WEIGHTS_FILE) as new_weights,
     ):
-        save_file(weights, new_weights)
         new_config.write_text(text, encoding="utf-8")
+        save_file(weights, new_weights)
+        new_weights.chmod(new_config.stat().st_mode)
     save_networks(model, directory)
     for name in NETWORKS:
         if getattr(model, name) is None and not keep:

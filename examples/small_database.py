@@ -57,7 +57,8 @@ def split(prepared: PackedDataset, share: float = 0.15) -> dict[str, list]:
     parts = {"val": rows[:held_out], "train": rows[held_out:]}
     for part, own in parts.items():
         names = [prepared.material_ids[row] for row in own]
-        write_packed(ROOT / part, pack([crystals[row] for row in own]), names, {})
+        numbers = {name: v[own] for name, v in prepared.properties.items()}
+        write_packed(ROOT / part, pack([crystals[row] for row in own]), names, numbers)
     return {part: [crystals[row] for row in own] for part, own in parts.items()}
 
 

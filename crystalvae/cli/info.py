@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,10 +74,7 @@ def described(name: str, model: CrystalVAE) -> dict[str, str]:
     card, config = model.card, model.config
     how = sampling_defaults(model)
     trained = card.get("trained_on", {})
-    sets = card.get("training_sets") or [
-        source["path"]
-        for source in card.get("run", {}).get("data", {}).get("train", [])
-    ]
+    sets = card.get("training_sets") or _own_sets(card)
     largest = trained.get("max_atoms")
     lines = {
         "model": name,
@@ -98,6 +96,23 @@ def described(name: str, model: CrystalVAE) -> dict[str, str]:
         "licence": card.get("licence"),
     }
     return {label: text for label, text in lines.items() if text}
+
+
+def _own_sets(card: dict[str, Any]) -> list[str]:
+    """What a model that is not shipped was trained on, from what and how long."""
+    run = card.get("run", {})
+    sources = run.get("data", {}).get("train", [])
+    if not sources:
+        return []
+    said = ", ".join(Path(source["path"]).name for source in sources)
+    if "crystals" in card:
+        said += f" ({card['crystals']:,} crystals)"
+    if run.get("init"):
+        said += f", starting from {Path(run['init']).name}"
+    if "step" in card:
+        said += f", {card['step']:,} steps ({card['epoch']} passes)"
+    loss = card.get("validation", {}).get("val_loss")
+    return [said if loss is None else f"{said}, validation loss {loss:.2f}"]
 
 
 def _networks(model: CrystalVAE) -> str:

@@ -34,5 +34,9 @@ def run(args: argparse.Namespace) -> int:
     config = read_toml(RunConfig, args.config, args.set)
     trainer = Trainer(config, args.config.parent, args.output, args.accelerator)
     best = trainer.fit(progress=args.progress, resume=args.resume)
-    print(f"best model in {best}")
+    progress = trainer.progress
+    print(
+        f"best model in {best}, that of step {progress.best_step} of {progress.step}: "
+        f"validation loss {progress.best:.2f}"
+    )
     return 0

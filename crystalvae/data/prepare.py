@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from crystalvae.data.jobs import (
@@ -24,6 +25,7 @@ from crystalvae.data.jobs import (
 from crystalvae.data.packed import PARTIAL, PackedDataset, require_free
 from crystalvae.data.packing import merge_shards, read_shard, write_shard
 from crystalvae.data.readers import Entry
+from crystalvae.data.table import PropertyTable
 from crystalvae.errors import ConfigError, DataError, InvalidStructureError
 from crystalvae.files import shown
 from crystalvae.parallel import TooLong, run_chunks, time_limit
@@ -44,6 +46,8 @@ class Report:
     """(material_id, source, reason) of the others."""
     seconds: float = 0.0
     """Wall time of this call."""
+    known: dict[str, int] = field(default_factory=dict)
+    """Property → crystals that have a value of it."""
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -61,6 +65,7 @@ def prepare(
     num_workers: int | None = None,
     symprec: float = 0.1,
     max_atoms: int | None = None,
+    properties: str | Path | None = None,
     scheduler: str | None = None,
     progress: bool = False,
 ) -> Report:
@@ -76,6 +81,9 @@ def prepare(
         num_workers: processes; None is one a core.
         symprec: distance tolerance of the symmetry search, Å.
         max_atoms: refuse structures with more atoms in the primitive cell.
+        properties: a table of numbers by name of the structure
+            (:class:`~crystalvae.data.table.PropertyTable`), beside those that the
+            input has itself.
         scheduler: address of a Dask scheduler that does the work instead.
         progress: show a bar on stderr.
 
@@ -84,8 +92,8 @@ def prepare(
 
     Raises:
         ConfigError: ``symprec`` is not positive.
-        DataError: the input as a whole cannot be read, holds nothing usable, or the
-            output cannot be written.
+        DataError: the input as a whole or the table cannot be read, the input holds
+            nothing usable, the table knows none of it, or the output cannot be written.
     """
     import time
 
@@ -94,10 +102,14 @@ def prepare(
     if not symprec > 0:
         raise ConfigError(f"symprec must be positive, not {symprec}")
     require_free(output)
+    table = None if properties is None else PropertyTable(properties)
     jobs = structure_jobs(source)
     shards = output.with_name(output.name + ".shards")
     options = {"symprec": symprec, "max_atoms": max_atoms}
-    open_work(shards, fingerprint(source, {**options, "chunk": CHUNK}))
+    asked = {**options, "chunk": CHUNK}
+    if table is not None:
+        asked["properties"] = table.values
+    open_work(shards, fingerprint(source, asked))
     try:
         with tqdm(unit="structure", disable=None if progress else True) as bar:
 
@@ -115,7 +127,7 @@ def prepare(
                 write_shard(_shard(shards, number), *columns, bad, len(chunk))
                 bar.update(len(chunk))
 
-            work = _Work(symprec, max_atoms)
+            work = _Work(symprec, max_atoms, table)
             run_chunks(
                 work,
                 missing(),
@@ -130,17 +142,25 @@ def prepare(
             "command again to go on"
         ) from error
     paths = sorted(shards.glob("shard-*.npz"))
-    report = Report()
+    report, named = Report(), 0
     for path in paths:
-        _, _, _, refused, total = read_shard(path)
+        _, ids, _, refused, total = read_shard(path)
         report.total += total
         report.refused += refused
+        if table is not None:
+            named += sum(bool(table(name)) for name in ids)
     report.converted = report.total - len(report.refused)
     if not report.converted:
         shutil.rmtree(shards)
         reasons = "; ".join(reason for *_, reason in report.refused[:3])
         raise DataError(
             f"{shown(source)} holds no usable structure ({reasons or 'it is empty'})"
+        )
+    if table is not None and not named:
+        shutil.rmtree(shards)
+        raise DataError(
+            f"{table.path} names none of the structures of {shown(source)}; its first "
+            f"column must hold the names of files, such as {ids[0]}"
         )
     report.seconds = time.perf_counter() - began
     info = {"source": Path(shown(source)).name, "options": options}
@@ -156,7 +176,8 @@ def prepare(
             f"cannot write {output} ({error}); free disk space and run the same "
             "command again to go on"
         ) from error
-    PackedDataset(output)
+    columns = PackedDataset(output).properties
+    report.known = {n: int(np.isfinite(v).sum()) for n, v in columns.items()}
     shutil.rmtree(shards)
     return report
 
@@ -175,6 +196,7 @@ class _Work:
 
     symprec: float
     max_atoms: int | None
+    table: PropertyTable | None = None
 
     def __call__(self, jobs: list[Any]) -> list[tuple]:
         return [self._one(job) for job in jobs]
@@ -184,7 +206,10 @@ class _Work:
         try:
             with time_limit(TIMEOUT):
                 entry = open_job(job)
-                return *self._convert(entry), (entry.material_id, entry.properties)
+                numbers = entry.properties
+                if self.table is not None:
+                    numbers = {**numbers, **self.table(entry.material_id)}
+                return *self._convert(entry), (entry.material_id, numbers)
         except TooLong:
             return *name_of(job), f"it took more than {TIMEOUT} s; simplify it"
         except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.data import Data
@@ -57,10 +58,20 @@ class PropertyEstimates:
         return self.axes.values(self.location)
 
     def uncertainty(self) -> Tensor:
-        """Half the range that holds the middle 68 % of a distribution, ``(B, P)``."""
+        """Half the range that holds the middle 68 % of a distribution, ``(B, P)``.
+
+        At an end of an axis that is not 0, where values are cut off that could go on,
+        it is what the inner half of the range says.
+        """
         reach = ONE_SIGMA * self.scale
-        high = self.axes.values(self.location + reach)
-        return (high - self.axes.values(self.location - reach)) / 2
+        place = self.location.clamp(0, 1)
+        median = self.axes.values(place)
+        above = self.axes.values(place + reach) - median
+        below = median - self.axes.values(place - reach)
+        low, high = self.axes.ends.T
+        above = torch.where((place + reach > 1) & (high != 0), below, above)
+        below = torch.where((place - reach < 0) & (low != 0), above, below)
+        return (above + below) / 2
 
     def loss(self, values: Tensor) -> Tensor:
         """Negative log-likelihood of values ``(B, P)``; 0 where they are NaN."""

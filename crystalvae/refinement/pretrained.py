@@ -42,9 +42,10 @@ def save_network(network: nn.Module, directory: Path, name: str) -> None:
         replacing(config_file) as new_config,
         replacing(weights_file) as new_weights,
     ):
-        save_file(weights, new_weights)
         text = json.dumps(content, indent=1) + "\n"
         new_config.write_text(text, encoding="utf-8")
+        save_file(weights, new_weights)
+        new_weights.chmod(new_config.stat().st_mode)
 
 
 def remove_network(directory: Path, name: str) -> None:

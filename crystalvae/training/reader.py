@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +20,10 @@ from crystalvae.model import CrystalVAE
 from crystalvae.refinement.network import Refiner, RefinerConfig
 from crystalvae.refinement.noise import disturb, sites_of
 from crystalvae.refinement.trunk import OrbitReader
-from crystalvae.screening.uniqueness import formula_key
 from crystalvae.training.config import DataConfig
 from crystalvae.training.data import Crystals
 from crystalvae.training.network import NetworkTrainer, NetworkTraining, noise_levels
+from crystalvae.training.split import hold_out
 
 BATCH = 128
 """Crystals that are validated together."""
@@ -113,7 +114,9 @@ class ReaderTrainer(NetworkTrainer):
             self.val_rows = torch.randperm(len(self.val.store))
         else:
             self.held = hold_out(
-                self.crystals.store, config.training.held_out, config.training.seed
+                compositions_of(self.crystals.store),
+                config.training.held_out,
+                config.training.seed,
             )
             self.val = self.crystals
             self.val_rows = torch.from_numpy(np.flatnonzero(self.held))
@@ -179,35 +182,9 @@ class ReaderTrainer(NetworkTrainer):
         return self.network(self.network.graph(sites, lattice, coords))
 
 
-def hold_out(store: CrystalStore, share: float, seed: int) -> np.ndarray:
-    """Choose crystals that validate, with all others of their formulas.
-
-    What is tested on polymorphs of what it was trained on looks too good. Where the
-    formulas are too few for that, crystals are chosen one by one.
-
-    Args:
-        store: all crystals.
-        share: of them, about.
-        seed: any integer.
-
-    Returns:
-        Which they are ``(N,)``.
-    """
-    elements = store.comps["comp_element"].cpu().numpy()
-    counts = store.comps["comp_count"].cpu().numpy()
-    offsets = store.comp_offset.cpu().numpy()
-    formulas: dict[tuple, list[int]] = defaultdict(list)
-    for row, part in enumerate(map(slice, offsets[:-1], offsets[1:])):
-        composition = dict(zip(elements[part].tolist(), counts[part].tolist()))
-        formulas[formula_key(composition)].append(row)
-    rng, groups = np.random.default_rng(seed), list(formulas.values())
-    wanted, held = max(1, round(share * len(store))), np.zeros(len(store), bool)
-    wanted = min(wanted, len(store) - 1)
-    for number in rng.permutation(len(groups)):
-        if held.sum() + len(groups[number]) <= wanted:
-            held[groups[number]] = True
-        if held.sum() == wanted:
-            break
-    if held.sum() < wanted / 2:
-        held[rng.permutation(len(store))[:wanted]] = True
-    return held
+def compositions_of(store: CrystalStore) -> Iterator[dict[int, int]]:
+    """Atomic number → count in the primitive cell of each crystal."""
+    elements = store.comps["comp_element"].cpu().tolist()
+    counts = store.comps["comp_count"].cpu().tolist()
+    for start, end in pairwise(store.comp_offset.cpu().tolist()):
+        yield dict(zip(elements[start:end], counts[start:end]))

@@ -16,6 +16,9 @@ from crystalvae.training.config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
+EARLY = 0.15
+"""Share of a run in which its best model should not be found."""
+
 if TYPE_CHECKING:
     from crystalvae.training.network import NetworkTraining
 
@@ -54,6 +57,22 @@ def warn_if_ended(
             f"the time was over after {step} steps, {min(step, options.warmup_steps)} "
             "of them in the warm-up; raise training.minutes or lower "
             "training.warmup_steps"
+        )
+
+
+def warn_if_early(best: int, step: int) -> None:
+    """Say so where the best model is one that has hardly been trained.
+
+    Args:
+        best: step of the best model; 0 where it is unknown.
+        step: steps of the run.
+    """
+    if 0 < best <= EARLY * step:
+        logger.warning(
+            f"the best model is that of step {best} of {step}, so it is hardly another "
+            "one than the run began with: after it the validation loss rose. Lower "
+            "training.learning_rate or raise training.dropout; the last model is "
+            "beside the best one, in last"
         )
 
 

@@ -10,22 +10,21 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from ase.data import atomic_numbers
 from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
 from crystalvae.batch import CrystalBatch
-from crystalvae.decoder import GEOMETRY, LABELS, PARTS
-from crystalvae.errors import CheckpointError
+from crystalvae.decoder import GEOMETRY, LABELS
+from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.files import replacing
 from crystalvae.model import CrystalVAE
 from crystalvae.nn.wyckoff import MAX_Z
 from crystalvae.pretrained import resolve_device, save_model, save_networks
 from crystalvae.training.augment import disturb, drop_sites, exchange_elements
+from crystalvae.training.card import run_card
 from crystalvae.training.checkpoint import (
     may_resume,
     read_checkpoint,
@@ -44,6 +43,7 @@ from crystalvae.training.schedule import (
     draw_told,
     rate_at,
     share_done,
+    warn_if_early,
     warn_if_ended,
     warn_if_short,
 )
@@ -69,6 +69,8 @@ class Progress:
     """Optimiser steps done."""
     best: float = math.inf
     """Smallest validation loss so far."""
+    best_step: int = 0
+    """Step at which that was."""
     seconds: float = 0.0
     """Time spent training."""
     gradient_norm: float = 0.0
@@ -108,6 +110,11 @@ class Trainer:
         limits = config.model.decoder
         asked = [condition.name for condition in config.model.conditions]
         self.crystals = load_sources(config.data.train, root, limits, told=asked)
+        if not config.data.val:
+            raise ConfigError(
+                "[data] names no val, which the best model is chosen by; `crystalvae "
+                "prepare INPUT -o DATA --hold-out 0.15` makes one"
+            )
         self.val = load_sources(config.data.val, root, limits, told=asked)
         model = CrystalVAE(config.model)
         self.source: CrystalVAE | None = None
@@ -210,6 +217,8 @@ class Trainer:
     def fit(self, *, progress: bool = False, resume: bool = False) -> Path:
         """Train to the end of the last epoch.
 
+        The best model by validation loss is in ``best``, the last one in ``last``.
+
         Args:
             progress: show a bar on stderr.
             resume: go on from ``last.pt`` in the output directory if there is one.
@@ -289,8 +298,11 @@ class Trainer:
             if over:
                 break
         warn_if_ended(self.progress.step, total, options)
+        warn_if_early(self.progress.best_step, self.progress.step)
         bar.close()
         if self.fabric.is_global_zero:
+            if self.model.module.card:
+                self._save_model(self.output / "last")
             from crystalvae.training.plots import plot_curves
 
             plot_curves(self.output / "metrics.csv", self.output / "curves.png")
@@ -341,37 +353,19 @@ class Trainer:
                 "smallest β; lower latent.beta_min or anneal",
                 report["active_units"],
             )
+        self.model.module.card = run_card(
+            self.config, self.crystals, self.source, row, report
+        )
         if report["val_loss"] < self.progress.best:
             self.progress.best = report["val_loss"]
-            model = self.model.module
-            model.card = {
-                "epoch": epoch + 1,
-                "step": self.progress.step,
-                "minutes": row["minutes"],
-                "validation": report,
-                "parts": list(PARTS),
-                **self._trained_on(),
-                "run": dataclasses.asdict(self.config),
-            }
-            if self.source is not None and self.source.refiner is not None:
-                model.card["refinement"] = self.source.card.get("refinement", {})
-            with writing(self.output / "best"):
-                if self.source is not None:
-                    save_networks(self.source, self.output / "best")
-                save_model(model, self.output / "best", keep=True)
+            self.progress.best_step = self.progress.step
+            self._save_model(self.output / "best")
 
-    def _trained_on(self) -> dict[str, Any]:
-        """What the weights have seen, those that the run began with included."""
-        own = self.crystals.extent()
-        if self.source is not None:
-            before = self.source.card.get("trained_on")
-            if before is None:
-                return {}
-            own["max_atoms"] = max(own["max_atoms"], before["max_atoms"])
-            own["elements"] = sorted(
-                {*own["elements"], *before["elements"]}, key=atomic_numbers.get
-            )
-        return {"trained_on": own}
+    def _save_model(self, directory: Path) -> None:
+        with writing(directory):
+            if self.source is not None:
+                save_networks(self.source, directory)
+            save_model(self.model.module, directory, keep=True)
 
     def _save(self, path: Path, sums: dict[str, Tensor | float]) -> None:
         self.progress.sums = {name: float(value) for name, value in sums.items()}

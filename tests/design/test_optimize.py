@@ -5,19 +5,22 @@ import pytest
 
 from crystalvae.cli import main
 from crystalvae.crystal import AsymmetricUnit
+from crystalvae.data.packed import pack, write_packed
 from crystalvae.design.alike import Listed
-from crystalvae.design.judges import accuracy
+from crystalvae.design.judges import NetworkJudge, accuracy, try_network
 from crystalvae.design.optimize import (
     Goal,
     _best,
     best_known,
     chosen_among_known,
     optimize,
+    told_target,
 )
 from crystalvae.design.properties import Calibration, fit_property, property_values
 from crystalvae.design.sample import draw_checked
 from crystalvae.errors import ConfigError, DataError
 from crystalvae.generation import Constraints
+from crystalvae.properties.score import property_estimates
 from crystalvae.screening.density import density_of
 from crystalvae.screening.uniqueness import ReferenceIndex
 from tests.cli.conftest import table
@@ -249,3 +252,84 @@ def test_command(shipped, prototypes, tmp_path, capsys):
     )
     assert "no property 'x'" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+def test_a_network_judges_what_it_knows(shipped, prototypes, monkeypatch):
+    size = len(prototypes)
+    judge = try_network(shipped, "band_gap", prototypes, np.zeros(size))
+    assert len(judge.truth) == min(size, 1000)
+    mean, doubt = judge.predicted
+    assert accuracy(judge)["error"] == pytest.approx(np.abs(mean).mean())
+    assert (doubt > 0).all()
+    one = judge.predict(shipped, [unit("rutile")])
+    estimate = property_estimates(shipped.properties, [unit("rutile")])[0]["band_gap"]
+    assert (one[0][0], one[1][0]) == (estimate.value, estimate.uncertainty)
+    assert len(judge.predict(shipped, [])[0]) == 0
+    with pytest.raises(DataError, match="no crystal"):
+        try_network(shipped, "band_gap", prototypes, np.full(size, np.nan))
+
+
+def test_what_a_judge_says_nothing_of_falls(shipped, prototypes):
+    class Silent(NetworkJudge):
+        def predict(self, model, crystals):
+            values = np.array([float(6 in c.composition) for c in crystals])
+            return np.where(values > 0, np.nan, 1.0), np.ones(len(crystals))
+
+    found, history = optimize(
+        shipped,
+        Silent("x"),
+        Goal("minimize"),
+        [unit("nacl"), unit("rutile")],
+        Listed(ReferenceIndex(prototypes)),
+        constraints=Constraints(max_atoms=8),
+        rounds=1,
+        draws=30,
+        beta=0.5,
+        num_workers=1,
+    )
+    assert found
+    assert not any(6 in item.crystal.composition for item in found)
+    assert len(history[0].values) == len(found)
+
+
+def test_a_target_is_told_to_who_hears_it(shipped):
+    target = Goal("target", 1.4)
+    assert told_target(shipped, target, "band_gap") == {"band_gap": 1.4}
+    others = {"e_above_hull": 0.1}
+    told = told_target(shipped, target, "band_gap", others)
+    assert told == {"band_gap": 1.4, "e_above_hull": 0.1}
+    any_gap = {"band_gap": None}
+    assert told_target(shipped, target, "band_gap", any_gap) == any_gap
+    for goal, name, beta in (
+        (Goal("maximize"), "band_gap", None),
+        (target, "density", None),
+        (Goal("target", 99.0), "band_gap", None),
+        (target, "band_gap", 0.01),
+    ):
+        assert told_target(shipped, goal, name, None, beta) is None
+
+
+def test_the_command_asks_the_network_where_there_is_one(
+    shipped, prototypes, tmp_path, capsys
+):
+    path = tmp_path / "gaps"
+    crystals = list(prototypes)[:200]
+    estimates = property_estimates(shipped.properties, crystals)
+    gaps = np.array([e["band_gap"].value for e in estimates])
+    write_packed(
+        path, pack(crystals), prototypes.material_ids[:200], {"band_gap": gaps}
+    )
+    command = ["optimize", "mp_20", str(path), "--property", "band_gap"]
+    size = ["--rounds", "1", "--draws", "20", "--workers", "1", "--no-progress"]
+    out = tmp_path / "out"
+    assert main([*command, "--target", "2", *size, "-o", str(out)]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["judge"] == "property network"
+    assert summary["accuracy"]["error"] < 0.01
+    assert summary["conditions"]["band_gap"] == 2
+    for row in table(out):
+        assert row["predicted_band_gap"] == row["band_gap_estimate"]
+    other = ["optimize", "mp_20", str(prototypes.path), "--property", "density"]
+    ask = ["--maximize", "--judge", "network", "-o", str(tmp_path / "no")]
+    assert main([*other, *ask, *size]) == 1
+    assert "no network that knows density" in capsys.readouterr().err

@@ -118,3 +118,19 @@ def test_impossible_properties_are_refused():
         from_dict(PropertyConfig, {"quantities": [{"name": "e_above_hull"}]})
     with pytest.raises(ValueError, match="needs"):
         PropertyNetwork(PropertyConfig())
+
+
+def test_what_is_cut_off_at_an_end_is_not_certain():
+    """Beyond the largest value nothing is told apart, which is no certainty."""
+    axes = Axes([ENERGY, GAP])
+    scale = torch.full((1, 2), 0.02)
+
+    def uncertainty(place):
+        location = torch.full((1, 2), place)
+        return PropertyEstimates(location, scale, axes).uncertainty()[0].tolist()
+
+    inside, beyond, far, below = map(uncertainty, (0.5, 1.0, 1.7, -0.3))
+    assert beyond[0] == far[0] == pytest.approx(inside[0])
+    assert below[0] == pytest.approx(inside[0])
+    assert beyond[1] == far[1] > 0.1
+    assert below[1] < 0.5 * inside[1]

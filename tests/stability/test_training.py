@@ -18,8 +18,9 @@ from crystalvae.pretrained import save_model
 from crystalvae.stability.network import StabilityNetwork
 from crystalvae.stability.pretrained import load_stability
 from crystalvae.stability.score import stability_estimates
-from crystalvae.training.reader import hold_out
+from crystalvae.training.reader import compositions_of
 from crystalvae.training.rows import read_rows
+from crystalvae.training.split import hold_out
 from crystalvae.training.stability import StabilityRun, StabilityTrainer
 from tests.conftest import REFERENCE
 from tests.refinement.conftest import tiny_refiner
@@ -86,7 +87,9 @@ def test_a_run_without_a_network_says_so(tmp_path):
     labels = {"e_above_hull": np.zeros(1)}
     write_packed(tmp_path / "set", pack([only]), ["a"], labels)
     config = run_config(tmp_path / "set", 1)
-    assert not hold_out(CrystalStore.from_crystals([only]), 0.2, 0).any()
+    assert not hold_out(
+        compositions_of(CrystalStore.from_crystals([only])), 0.2, 0
+    ).any()
     with pytest.raises(ConfigError, match="no crystal is left to validate"):
         train(config, tmp_path / "run")
 
@@ -112,13 +115,13 @@ def test_whole_formulas_are_held_out():
     polymorphs = crystals()
     others = [crystal for _, crystal in list(prototype_crystals())[::7]]
     store = CrystalStore.from_crystals([*polymorphs, *others, *polymorphs])
-    held = hold_out(store, 0.2, 0)
+    held = hold_out(compositions_of(store), 0.2, 0)
     assert held.sum() == pytest.approx(0.2 * len(store), abs=3)
     formulas = [c.formula for c in [*polymorphs, *others, *polymorphs]]
     own = {formula for formula, is_held in zip(formulas, held) if is_held}
     assert own.isdisjoint(f for f, is_held in zip(formulas, held) if not is_held)
-    assert hold_out(store, 0.2, 0).tolist() == held.tolist()
-    assert hold_out(store, 0.2, 1).tolist() != held.tolist()
+    assert hold_out(compositions_of(store), 0.2, 0).tolist() == held.tolist()
+    assert hold_out(compositions_of(store), 0.2, 1).tolist() != held.tolist()
 
 
 def test_a_resumed_run_ends_where_a_whole_one_does(dataset, tmp_path):

@@ -14,6 +14,7 @@ from crystalvae.data.packed import pack, write_packed
 from crystalvae.errors import CheckpointError, ConfigError, DataError
 from crystalvae.model import CrystalVAE
 from crystalvae.pretrained import resolve_device
+from crystalvae.training import trainer as trainer_module
 from crystalvae.training.config import RunConfig, Source
 from crystalvae.training.data import epoch_batches, load_sources
 from crystalvae.training.precision import fast_products, resolve_precision
@@ -418,3 +419,37 @@ def test_products_are_fast_on_gpus_alone_and_no_longer_than_asked():
         assert torch.get_float32_matmul_precision() == "high"
         raise KeyboardInterrupt
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_a_run_that_only_gets_worse_says_so_and_leaves_its_last_model(
+    dataset, tmp_path, caplog, monkeypatch
+):
+    losses = iter(range(100))
+    real = trainer_module.validate
+    monkeypatch.setattr(
+        trainer_module,
+        "validate",
+        lambda *args: real(*args) | {"val_loss": float(next(losses))},
+    )
+    output = tmp_path / "run"
+    best = train(run_config(dataset, 8), output)
+    steps = int(rows(output)[-1]["step"])
+    first = int(rows(output)[0]["step"])
+    assert f"the best model is that of step {first} of {steps}" in caplog.text
+    cards = [CrystalVAE.from_pretrained(output / n).card for n in (best.name, "last")]
+    assert [card["step"] for card in cards] == [first, steps]
+    modes = {file.stat().st_mode for file in best.iterdir()}
+    assert len(modes) == 1
+
+
+def test_a_run_that_gets_better_says_nothing(dataset, tmp_path, caplog):
+    train(run_config(dataset, 12, learning_rate=5e-3), tmp_path / "run")
+    assert "the best model is" not in caplog.text
+
+
+def test_crystals_to_validate_with_are_asked_for(dataset, tmp_path):
+    config = run_config(dataset)
+    data = dataclasses.replace(config.data, val=[])
+    config = dataclasses.replace(config, data=data)
+    with pytest.raises(ConfigError, match="names no val"):
+        Trainer(config, tmp_path, tmp_path / "run", "cpu")

@@ -36,6 +36,8 @@ def parse_cif(
 ) -> Entry:
     """One entry from the text of a CIF."""
     properties = properties or {}
+    if not text.strip():
+        return Entry(material_id, source, error="it is empty")
     try:
         document = gemmi.cif.read_string(text)
         holding = [b for b in document if b.find_loop("_atom_site_label")]
