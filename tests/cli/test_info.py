@@ -75,3 +75,17 @@ def test_without_a_model_the_shipped_are_listed(capsys):
     assert json.loads(printed(capsys, "--json")).keys() == shipped_models().keys()
     lines = printed(capsys).splitlines()
     assert [line.split()[0] for line in lines] == list(shipped_models())
+
+
+def test_a_run_is_told_from_what_it_began_with(tiny_model, tmp_path, capsys):
+    tiny_model.card = {
+        "run": {"data": {"train": [{"path": "../runs/mine"}]}, "init": "mp_20"},
+        "crystals": 257,
+        "step": 160,
+        "epoch": 40,
+        "validation": {"val_loss": -10.234},
+    }
+    tiny_model.save_pretrained(tmp_path)
+    said = by_label(printed(capsys, str(tmp_path)))["trained on"]
+    expected = "mine (257 crystals), starting from mp_20, 160 steps (40 passes)"
+    assert said == f"{expected}, validation loss -10.23"

@@ -53,7 +53,7 @@ def test_a_table_without_header_is_that_of_cgcnn(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ("", "is empty"),
         ("id,gap\na,1\na.cif,2\n", "twice"),
