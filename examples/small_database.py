@@ -6,8 +6,8 @@ Without --cifs, 300 idealised spinels and perovskites of the built-in set stand 
 database. The script prepares it, drops copies, splits it, fine-tunes the shipped MP-20
 model with small_database.toml, and draws from the model before and after, both at the
 largest β: how many draws are in a space group of the database, how many have new
-formulas, how many are distinct, and how many of its held-out crystals come back. It trains
-at three learning rates and takes the model of the least validation loss.
+formulas, how many are distinct, and how many of its held-out crystals come back. It
+trains at three learning rates and takes the model of the least validation loss.
 """
 
 import argparse
@@ -35,8 +35,8 @@ BETA = 3.0
 STEPS, EPOCHS, BATCH = 160, 20, 64
 """Fewest steps and passes, and crystals a step (of small_database.toml)."""
 RATES = (2e-4, 1e-4, 5e-5)
-"""Learning rates that are tried: crystals all alike, and unlike the shipped model's, want
-the largest, varied ones the smallest."""
+"""Learning rates that are tried: crystals all alike, and unlike the shipped model's,
+want the largest, varied ones the smallest."""
 
 
 def stand_in(folder: Path) -> None:
@@ -116,7 +116,8 @@ def main() -> None:
             parser.exit(1)
         best = output / "best"
         losses[best] = CrystalVAE.from_pretrained(best).card["validation"]["val_loss"]
-    print(f"fine-tuned {len(RATES)} times in {(time.perf_counter() - began) / 60:.1f} min")
+    minutes = (time.perf_counter() - began) / 60
+    print(f"fine-tuned {len(RATES)} times in {minutes:.1f} minutes")
     best = min(losses, key=losses.get)
     judge("after", CrystalVAE.from_pretrained(best), train, held_out)
     print(f"the best of these models is {best}")
