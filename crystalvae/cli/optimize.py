@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 JUDGES = ("network", "latents")
+LEAST_R2 = 0.5
+"""Below which a network judges another property than the data set has."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -277,6 +279,11 @@ def _judge(
         f"{found['error']:g} (always the mean: {found['baseline']:g}), "
         f"R2 {found['r2']:g}"
     )
+    if known and args.judge != "latents" and found["r2"] < LEAST_R2:
+        logger.warning(
+            f"the network's {name} is not that of {args.dataset}: learn it from there "
+            "with --judge latents"
+        )
     what = "distance from the target" if args.target is not None else name
     print(
         f"the {chosen['chosen']} of these that the search would choose: mean {what} "

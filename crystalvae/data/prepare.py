@@ -142,13 +142,14 @@ def prepare(
             "command again to go on"
         ) from error
     paths = sorted(shards.glob("shard-*.npz"))
-    report, named = Report(), 0
+    report, named, example = Report(), 0, ""
     for path in paths:
         _, ids, _, refused, total = read_shard(path)
         report.total += total
         report.refused += refused
         if table is not None:
             named += sum(bool(table(name)) for name in ids)
+        example = example or next(iter(ids), "")
     report.converted = report.total - len(report.refused)
     if not report.converted:
         shutil.rmtree(shards)
@@ -160,7 +161,7 @@ def prepare(
         shutil.rmtree(shards)
         raise DataError(
             f"{table.path} names none of the structures of {shown(source)}; its first "
-            f"column must hold the names of files, such as {ids[0]}"
+            f"column must hold the names of files, such as {example}"
         )
     report.seconds = time.perf_counter() - began
     info = {"source": Path(shown(source)).name, "options": options}

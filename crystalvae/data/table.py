@@ -8,10 +8,11 @@ import math
 import sys
 from pathlib import Path
 
-from crystalvae.data.readers.archive import is_structure_file
 from crystalvae.data.readers.base import UNREADABLE
 from crystalvae.errors import DataError
 
+ENDS = (".cif", ".vasp", ".poscar")
+"""What names of files may go without."""
 UNNAMED = "property"
 """Name of the numbers of a table without a header; further ones are numbered."""
 
@@ -64,7 +65,7 @@ class PropertyTable:
 
 
 def _stem(name: str) -> str:
-    return name.rpartition(".")[0] if is_structure_file(name) and "." in name else name
+    return name.rpartition(".")[0] if name.lower().endswith(ENDS) else name
 
 
 def _number(text: str) -> float | None:

@@ -45,10 +45,13 @@ def test_another_table_is_another_data_set(folder, tmp_path):
 
 
 def test_a_table_without_header_is_that_of_cgcnn(tmp_path):
-    found = PropertyTable(table(tmp_path, "c0,1.5,7\nc1.cif,2,\nPOSCAR.1,3\n"))
+    found = PropertyTable(
+        table(tmp_path, "c0,1.5,7\nc1.cif,2,\nPOSCAR.1,3\nPOSCAR.2,4\n")
+    )
     assert found("c0") == {"property": 1.5, "property_2": 7}
     assert found("c1") == found("c1.cif") == {"property": 2}
     assert found("POSCAR.1") == {"property": 3}
+    assert found("POSCAR.2") == {"property": 4}
     assert found("other") == {}
 
 

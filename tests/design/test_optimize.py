@@ -316,9 +316,8 @@ def test_the_command_asks_the_network_where_there_is_one(
     crystals = list(prototypes)[:200]
     estimates = property_estimates(shipped.properties, crystals)
     gaps = np.array([e["band_gap"].value for e in estimates])
-    write_packed(
-        path, pack(crystals), prototypes.material_ids[:200], {"band_gap": gaps}
-    )
+    names = prototypes.material_ids[:200]
+    write_packed(path, pack(crystals), names, {"band_gap": gaps})
     command = ["optimize", "mp_20", str(path), "--property", "band_gap"]
     size = ["--rounds", "1", "--draws", "20", "--workers", "1", "--no-progress"]
     out = tmp_path / "out"
@@ -329,6 +328,11 @@ def test_the_command_asks_the_network_where_there_is_one(
     assert summary["conditions"]["band_gap"] == 2
     for row in table(out):
         assert row["predicted_band_gap"] == row["band_gap_estimate"]
+    assert "is not that of" not in capsys.readouterr().err
+    write_packed(path, pack(crystals), names, {"band_gap": gaps[::-1]})
+    again = ["--target", "2", *size, "-o", str(tmp_path / "again")]
+    assert main([*command, *again]) == 0
+    assert "is not that of" in capsys.readouterr().err
     other = ["optimize", "mp_20", str(prototypes.path), "--property", "density"]
     ask = ["--maximize", "--judge", "network", "-o", str(tmp_path / "no")]
     assert main([*other, *ask, *size]) == 1

@@ -68,7 +68,7 @@ def folder_files(path: Path, warn: bool = False) -> list[Path]:
         shown = printable(", ".join(others[:3])) + (", ..." if len(others) > 3 else "")
         logger.warning(
             f"of {path} only CIF and POSCAR files are read, not {len(others)} others "
-            f"({shown}); give these by themselves"
+            f"({shown}); give these by themselves, tables of numbers as --properties"
         )
     return found
 
