@@ -264,7 +264,8 @@ def _judge(
             f"this model has no network that knows {name}; leave out --judge, or train "
             "one (crystalvae train-properties)"
         )
-    if known and args.judge != "latents":
+    by_network = known and args.judge != "latents"
+    if by_network:
         kind = "property network"
         judge = try_network(model, name, dataset, values, seed=args.seed)
         which = "of the data set as the network estimates them, which may know them"
@@ -279,7 +280,7 @@ def _judge(
         f"{found['error']:g} (always the mean: {found['baseline']:g}), "
         f"R2 {found['r2']:g}"
     )
-    if known and args.judge != "latents" and found["r2"] < LEAST_R2:
+    if by_network and found["r2"] < LEAST_R2:
         logger.warning(
             f"the network's {name} is not that of {args.dataset}: learn it from there "
             "with --judge latents"

@@ -126,12 +126,13 @@ def generate(
             break
         turn = attempt // options.restart_copies
         drawn = found.collides[failed] | found.complete[failed]
+        again = drawn & (turn == 0)
         held = Held(
             element=found.element[failed],
             count=found.count[failed],
             number=found.number[failed],
-            composition_held=drawn & (turn == 0) | asked,
-            group_held=drawn & (turn == 0),
+            composition_held=again | asked,
+            group_held=again,
         )
         drafts = decode(failed, warmer, attempt + 1 < tries, held)
         better = (badness(drafts) < bad[failed]) | bad[failed].isinf()

@@ -35,11 +35,10 @@ def hold_out(
         Which they are ``(N,)``.
     """
     formulas: dict[Formula, list[int]] = defaultdict(list)
-    size = 0
     for row, composition in enumerate(compositions):
         formulas[formula_key(composition)].append(row)
-        size += 1
     rng, groups = np.random.default_rng(seed), list(formulas.values())
+    size = sum(map(len, groups))
     wanted, held = max(1, round(share * size)), np.zeros(size, bool)
     wanted = min(wanted, size - 1)
     for number in rng.permutation(len(groups)):

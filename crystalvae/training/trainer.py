@@ -109,12 +109,12 @@ class Trainer:
         torch.manual_seed(options.seed)
         limits = config.model.decoder
         asked = [condition.name for condition in config.model.conditions]
-        self.crystals = load_sources(config.data.train, root, limits, told=asked)
         if not config.data.val:
             raise ConfigError(
                 "[data] names no val, which the best model is chosen by; `crystalvae "
                 "prepare INPUT -o DATA --hold-out 0.15` makes one"
             )
+        self.crystals = load_sources(config.data.train, root, limits, told=asked)
         self.val = load_sources(config.data.val, root, limits, told=asked)
         model = CrystalVAE(config.model)
         self.source: CrystalVAE | None = None
