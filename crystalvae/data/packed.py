@@ -327,6 +327,16 @@ def compositions_of(
     if not isinstance(crystals, PackedDataset):
         yield from (crystal.composition for crystal in crystals)
         return
-    elements, counts = crystals.comp_element.tolist(), crystals.comp_count.tolist()
-    for start, end in pairwise(crystals.comp_offset.tolist()):
+    yield from unflatten(
+        crystals.comp_element.tolist(),
+        crystals.comp_count.tolist(),
+        crystals.comp_offset.tolist(),
+    )
+
+
+def unflatten(
+    elements: list[int], counts: list[int], offsets: list[int]
+) -> Iterator[dict[int, int]]:
+    """Compositions of M crystals from flat lists and their ``M + 1`` offsets."""
+    for start, end in pairwise(offsets):
         yield dict(zip(elements[start:end], counts[start:end]))

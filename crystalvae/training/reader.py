@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from crystalvae.batch import CrystalStore
+from crystalvae.data.packed import unflatten
 from crystalvae.errors import CheckpointError, ConfigError
 from crystalvae.geometry.lattice import coords_to_lattice
 from crystalvae.model import CrystalVAE
@@ -184,7 +184,8 @@ class ReaderTrainer(NetworkTrainer):
 
 def compositions_of(store: CrystalStore) -> Iterator[dict[int, int]]:
     """Atomic number → count in the primitive cell of each crystal."""
-    elements = store.comps["comp_element"].cpu().tolist()
-    counts = store.comps["comp_count"].cpu().tolist()
-    for start, end in pairwise(store.comp_offset.cpu().tolist()):
-        yield dict(zip(elements[start:end], counts[start:end]))
+    return unflatten(
+        store.comps["comp_element"].tolist(),
+        store.comps["comp_count"].tolist(),
+        store.comp_offset.tolist(),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,9 @@ def split(path: Path, share: float, seed: int = 0) -> tuple[int, int]:
         raise DataError(f"{path} has one crystal; nothing can be held out of it")
     held = hold_out(compositions_of(dataset), share, seed)
     crystals, ids = list(dataset), dataset.material_ids
+    parts = [slice(*ends) for ends in pairwise(dataset.site_offset.tolist())]
+    names = ("neighbor", "distance", "direction")
+    graphs = [tuple(np.array(getattr(dataset, n)[p]) for n in names) for p in parts]
     properties = dataset.properties
     reports = [path / name for name in REPORTS if (path / name).exists()]
     texts = {file: file.read_bytes() for file in reports}
@@ -86,7 +90,7 @@ def split(path: Path, share: float, seed: int = 0) -> tuple[int, int]:
         rows = np.flatnonzero(chosen)
         write_packed(
             target,
-            pack([crystals[row] for row in rows]),
+            pack([crystals[row] for row in rows], [graphs[row] for row in rows]),
             [ids[row] for row in rows],
             {name: values[rows] for name, values in properties.items()},
             info,
